@@ -1,0 +1,245 @@
+"""One TOML file describes a run. Frozen models; unknown keys are refused; every field says what it affects.
+
+A field affects the ANSWER (default: it is part of the content identity of the stages that use it), only the LAYOUT
+(how the work is cut and stored; the answer cannot change) or NOTHING that is stored (how and where work is executed).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+
+Affects = Literal["answer", "layout", "nothing"]
+
+LAYOUT: dict[str, Any] = {"affects": "layout"}
+NOTHING: dict[str, Any] = {"affects": "nothing"}
+
+Triple = tuple[int, int, int]
+Extent = Annotated[tuple[int, int, int], Field(description="z, y, x; at least one voxel each")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Region(Section):
+    """A half-open box in voxels of the segmented layer."""
+
+    begin: Triple = (0, 0, 0)
+    end: Triple
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if any(b < 0 or e <= b for b, e in zip(self.begin, self.end, strict=True)):
+            raise ValueError(f"the region {self.begin} to {self.end} holds no voxel")
+        return self
+
+
+class Synthetic(Section):
+    """A generated volume: every voxel a function of the seed and its position alone."""
+
+    seed: int = Field(0, ge=0, lt=2**32)
+    size: Extent = (64, 512, 512)
+    voxel_size_nm: tuple[float, float, float] = (30.0, 6.0, 6.0)
+    self_touching: bool = False
+
+
+class Input(Section):
+    """The image, and the truth if there is one: files read in place, or a generated volume."""
+
+    image: str | None = Field(None, json_schema_extra=NOTHING)  # the fingerprint is the identity, not the path
+    truth: str | None = Field(None, json_schema_extra=NOTHING)
+    scale: int | None = None  # which scale of a multiscale image
+    voxel_size_nm: tuple[float, float, float] | None = None  # when the file does not say
+    truth_voxel_size_nm: tuple[float, float, float] | None = None
+    synthetic: Synthetic | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.image is None) == (self.synthetic is None):
+            raise ValueError("give either input.image or [input.synthetic]")
+        if self.synthetic is not None and self.truth is not None:
+            raise ValueError("a synthetic volume brings its own truth")
+        return self
+
+
+class Mask(Section):
+    """A binary or class volume that covers the layer at some whole-number scale."""
+
+    path: str = Field(json_schema_extra=NOTHING)
+    role: Literal["skip"] = "skip"  # non-zero voxels are left out of the segmentation
+    voxel_size_nm: tuple[float, float, float] | None = None
+
+
+class Override(Section):
+    """Other weights for a region, so that a corner can be retrained without redoing the rest."""
+
+    roi: Region
+    weights: str = Field(json_schema_extra=NOTHING)
+
+
+class Predict(Section):
+    """The network's part."""
+
+    weights: str = Field("tiny", json_schema_extra=NOTHING)  # a shipped name or a path; its hash is the identity
+    block: Extent | None = Field(None, json_schema_extra=LAYOUT)  # default: chosen by the plan
+    device: str = Field("cpu", json_schema_extra=NOTHING)
+    threads: int = Field(1, ge=1, json_schema_extra=NOTHING)
+    batch: int = Field(1, ge=1, json_schema_extra=NOTHING)  # belongs to run.json; lower it when memory runs out
+    override: tuple[Override, ...] = ()
+
+
+class Fragments(Section):
+    """Steepest-ascent watershed. Thresholds are shares of the affinity range, or percentiles of its histogram."""
+
+    thresholds: Literal["absolute", "percentile"] = "absolute"
+    low: Share = 0.3  # edges at or below do not exist; raise it when fragments leak
+    high: Share = 0.98  # edges at or above always join; lower it for fewer fragments
+    dust_vx: int = Field(0, ge=0)  # fragments with fewer voxels become background
+
+
+class Agglomerate(Section):
+    """Mean-affinity agglomeration."""
+
+    score: Literal["mean"] = "mean"
+    floor: Share = 0.3  # where agglomeration stops and the stored merge tree begins
+
+
+class Relabel(Section):
+    """From the merge tree to labels."""
+
+    threshold: Share = 0.5  # any value from agglomerate.floor up; a relabel away
+
+
+class Pyramid(Section):
+    """Coarser copies for viewers."""
+
+    levels: int = Field(2, ge=0, le=10)
+
+
+class Evaluate(Section):
+    """Comparison with the truth, where there is one."""
+
+    ignore_truth_zero: bool = True
+
+
+class Blocks(Section):
+    """How the work is cut: never part of the answer."""
+
+    shape: Extent = Field((32, 128, 128), json_schema_extra=LAYOUT)
+    chunk: Extent = Field((32, 64, 64), json_schema_extra=LAYOUT)  # inner chunks of a shard; must divide shape
+
+
+class Pool(Section):
+    """One pool of workers."""
+
+    count: int = Field(2, ge=1, le=4096, json_schema_extra=NOTHING)
+    memory_gb: float = Field(4.0, gt=0, json_schema_extra=NOTHING)  # limit per worker, enforced
+    timeout_s: int = Field(3600, ge=1, json_schema_extra=NOTHING)  # a block that takes longer is taken away
+    retries: int = Field(2, ge=0, le=100, json_schema_extra=NOTHING)
+
+
+class Workers(Section):
+    """The pools."""
+
+    executor: Literal["serial", "daisy"] = Field("daisy", json_schema_extra=NOTHING)
+    cpu: Pool = Pool()
+    gpu: Pool = Pool(count=1)
+
+
+class Limits(Section):
+    """What a run may use; the plan refuses beyond."""
+
+    disk_gb: float | None = Field(None, json_schema_extra=NOTHING)  # default: the free space
+    inodes: int = Field(1_000_000, ge=1, json_schema_extra=NOTHING)
+    table_gb: float = Field(8.0, gt=0, json_schema_extra=NOTHING)  # memory of the global relabel step
+
+
+class Hole(Section):
+    """A failed block that the user accepted as missing: it is masked, and the report says so."""
+
+    task: str
+    index: Triple
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    input: Input
+    roi: Region | None = None
+    mask: tuple[Mask, ...] = ()
+    predict: Predict = Predict()
+    fragments: Fragments = Fragments()
+    agglomerate: Agglomerate = Agglomerate()
+    relabel: Relabel = Relabel()
+    pyramid: Pyramid = Pyramid()
+    evaluate: Evaluate = Evaluate()
+    blocks: Blocks = Blocks()
+    workers: Workers = Workers()
+    limits: Limits = Limits()
+    holes: tuple[Hole, ...] = ()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.relabel.threshold < self.agglomerate.floor:
+            raise ValueError(
+                f"relabel.threshold {self.relabel.threshold} lies below agglomerate.floor {self.agglomerate.floor}: "
+                "the merge tree does not reach that deep; lower the floor"
+            )
+        if self.fragments.low >= self.fragments.high:
+            raise ValueError(f"fragments.low {self.fragments.low} must lie below fragments.high {self.fragments.high}")
+        if any(s % c for s, c in zip(self.blocks.shape, self.blocks.chunk, strict=True)):
+            raise ValueError(f"blocks.chunk {self.blocks.chunk} must divide blocks.shape {self.blocks.shape}")
+        return self
+
+
+def parse(data: dict[str, Any], *, where: str) -> RunConfig:
+    """Check a mapping against the models; a ConfigError names every offending key."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        problems = [f"{'.'.join(str(p) for p in e['loc']) or 'config'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(
+            "the configuration is not valid: " + "; ".join(problems),
+            where=where,
+            way_out="mend the named keys; `neurotile init` writes a commented example",
+        ) from None
+
+
+def load(path: Path) -> RunConfig:
+    """Read a TOML file. Relative paths in it count from the file's own folder."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration: {error.strerror}", where=str(path)) from None
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"this is not TOML: {error}", where=str(path)) from None
+    return anchored(parse(data, where=str(path)), path.parent)
+
+
+def anchored(config: RunConfig, folder: Path) -> RunConfig:
+    """The same config with every relative path made absolute; shipped weights keep their plain name."""
+
+    def absolute(location: str | None) -> str | None:
+        return None if location is None else str((folder / location).resolve())
+
+    def weights(name: str) -> str:
+        return str((folder / name).resolve()) if "/" in name or name.endswith(".safetensors") else name
+
+    source = config.input.model_copy(
+        update={"image": absolute(config.input.image), "truth": absolute(config.input.truth)}
+    )
+    masks = tuple(m.model_copy(update={"path": absolute(m.path)}) for m in config.mask)
+    overrides = tuple(o.model_copy(update={"weights": weights(o.weights)}) for o in config.predict.override)
+    predict = config.predict.model_copy(update={"weights": weights(config.predict.weights), "override": overrides})
+    return config.model_copy(update={"input": source, "mask": masks, "predict": predict})

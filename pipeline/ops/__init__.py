@@ -1,0 +1,1 @@
+"""Pure algorithms: arrays and tables in, arrays and tables out."""
