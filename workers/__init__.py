@@ -1,6 +1,7 @@
 """How any block of work gets executed, durably, knowing nothing of neurons.
 
 errors     Retryable | Poison: whether trying again can help is in the type
+files      whole on the disk, or not there
 journal    append-only, CRC-framed records, one file per worker process
 receipts   what the journals say: which blocks are durable, with which identity and digest
 fence      one run at a time on a directory, and no worker of an earlier one left

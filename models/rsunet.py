@@ -1,0 +1,112 @@
+"""RSUNet: the residual symmetric U-Net for anisotropic electron microscopy.
+
+1. A convolution of 1 x 5 x 5, then a residual module at full resolution; every further scale halves y and x (never z)
+   by max pooling and runs its module at its own width.
+2. The way back: bilinear upsampling in the plane, a 1 x 1 x 1 convolution to the finer width, the skip added, a module.
+3. Normalisation, ReLU, and for every head a convolution of 1 x 5 x 5 with a bias; heads return logits.
+
+A residual module is four times (instance norm, ReLU, convolution of 3 x 3 x 3 without bias):
+h = C1(x); h = h + C3(C2(h)); y = C4(h). Instance norm keeps no running statistics: a patch's output depends on that
+patch alone, whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+IN_PLANE = (1, 5, 5)
+
+
+class NormConv(nn.Module):
+    """Instance norm, ReLU, convolution of 3 x 3 x 3 without bias."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm3d(channels_in, affine=True)
+        self.conv = nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False)
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Same extent, another number of channels."""
+        convolved: Tensor = self.conv(functional.relu(self.norm(x_BCZYX), inplace=True))
+        return convolved
+
+
+class ResidualModule(nn.Module):
+    """Four convolutions, the middle two with a residual connection around them."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.first = NormConv(channels_in, channels_out)
+        self.inner = nn.Sequential(NormConv(channels_out, channels_out), NormConv(channels_out, channels_out))
+        self.last = NormConv(channels_out, channels_out)
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Same extent, another number of channels."""
+        h = self.first(x_BCZYX)
+        h = h + self.inner(h)
+        module_out: Tensor = self.last(h)
+        return module_out
+
+
+def upsample_in_plane(x_BCZYX: Tensor) -> Tensor:
+    """Twice as long in y and x, bilinear; z is left alone."""
+    b, c, z, y, x = x_BCZYX.shape
+    sections = x_BCZYX.reshape(b, c * z, y, x)
+    finer = functional.interpolate(sections, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return finer.reshape(b, c, z, 2 * y, 2 * x)
+
+
+class RSUNet(nn.Module):
+    """From one grey channel to named heads of logits."""
+
+    def __init__(self, widths: Sequence[int], heads: Mapping[str, int]) -> None:
+        super().__init__()
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.widths = tuple(widths)
+        self.entry = nn.Conv3d(1, widths[0], IN_PLANE, padding=(0, 2, 2), bias=False)
+        self.encoders = nn.ModuleList(
+            [ResidualModule(widths[0], widths[0]), *(ResidualModule(fine, coarse) for fine, coarse in pairs)]
+        )
+        self.narrow = nn.ModuleList(nn.Conv3d(coarse, fine, 1, bias=False) for fine, coarse in pairs)
+        self.decoders = nn.ModuleList(ResidualModule(fine, fine) for fine, _ in pairs)
+        self.norm = nn.InstanceNorm3d(widths[0], affine=True)
+        self.heads = nn.ModuleDict(
+            {name: nn.Conv3d(widths[0], channels, IN_PLANE, padding=(0, 2, 2)) for name, channels in heads.items()}
+        )
+        self.apply(_initialise)
+
+    def forward(self, image_BCZYX: Tensor) -> dict[str, Tensor]:
+        """Logits of every head, at the extent of the image; y and x must divide by 2 ** (scales - 1)."""
+        h = self.encoders[0](self.entry(image_BCZYX))
+        skips = []
+        for encode in self.encoders[1:]:
+            skips.append(h)
+            h = encode(functional.max_pool3d(h, (1, 2, 2)))
+        for scale in reversed(range(len(skips))):
+            h = self.decoders[scale](skips[scale] + upsample_in_plane(self.narrow[scale](h)))
+        h = functional.relu(self.norm(h), inplace=True)
+        return {name: head(h) for name, head in self.heads.items()}
+
+
+def _initialise(module: nn.Module) -> None:
+    """Kaiming-normal weights, biases 0."""
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def build(architecture: Mapping[str, object]) -> RSUNet:
+    """The network of an architecture as a weights' spec states it."""
+    widths, heads = architecture["widths"], architecture["heads"]
+    if not isinstance(widths, Sequence) or not isinstance(heads, Mapping):
+        raise TypeError(f"not an rsunet architecture: {dict(architecture)}")
+    return RSUNet([int(width) for width in widths], {str(name): int(count) for name, count in heads.items()})
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers the network learns."""
+    return sum(p.numel() for p in network.parameters())

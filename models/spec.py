@@ -1,0 +1,197 @@
+"""What a weights file says about itself: everything inference needs to know, without torch.
+
+`NAME.json` stands beside `NAME.safetensors` and holds this spec, with the SHA-256 of the safetensors file in it.
+Affinities are stored as uint8 codes; `code_table` gives the integer (0..65535) behind every code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from models.errors import WeightsInvalid
+
+Index = tuple[int, int, int]
+
+FORMAT = 1
+CODES = 256
+TOP = 65535  # the integer that stands for probability 1
+NEAREST: tuple[Index, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+NORMALISATIONS = ("u8/255",)
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def smooth_code_table() -> tuple[int, ...]:
+    """The default table: 65535 * t^2 (3 - 2t) for t = code / 255, so codes lie densest near 0 and 1."""
+    steps = CODES - 1
+    return tuple(
+        (2 * TOP * code * code * (3 * steps - 2 * code) + steps**3) // (2 * steps**3)  # rounded, integers only
+        for code in range(CODES)
+    )
+
+
+@dataclass(frozen=True)
+class WeightsSpec:
+    """The contract between a network, its training and everything that applies it."""
+
+    architecture: Mapping[str, Any]  # name, widths, heads (name -> channels)
+    offsets: tuple[Index, ...]  # of the channels of the head "affinity"; the first three are the nearest ones
+    voxel_size_nm: tuple[float, float, float]
+    patch: Index
+    stride: Index
+    code_table: tuple[int, ...] = field(default_factory=smooth_code_table)
+    normalisation: str = "u8/255"
+    training: Mapping[str, Any] = field(default_factory=dict)  # provenance; decides nothing
+    sha256: str = ""  # of the safetensors file
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before any array is touched."""
+        _check_kind(self)
+        _check_offsets(self)
+        _check_patch(self)
+        _check_code_table(self.code_table)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides an answer, as JSON: the hash of the weights, but not how they were trained."""
+        return {name: value for name, value in self.to_json().items() if name != "training"}
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON values."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise WeightsInvalid(what)
+
+
+def _check_kind(spec: WeightsSpec) -> None:
+    _require(spec.format == FORMAT, f"the spec has format {spec.format!r}; this version reads format {FORMAT}")
+    name = spec.architecture.get("name")
+    _require(name == "rsunet", f"the architecture is {name!r}; known: 'rsunet'")
+    _require(
+        spec.normalisation in NORMALISATIONS,
+        f"the normalisation is {spec.normalisation!r}; known: {', '.join(NORMALISATIONS)}",
+    )
+    sizes = spec.voxel_size_nm
+    _require(len(sizes) == 3 and min(sizes) > 0, f"voxel_size_nm {list(sizes)} is not three positive lengths")
+
+
+def _check_offsets(spec: WeightsSpec) -> None:
+    _require(spec.offsets[:3] == NEAREST, f"the first three offsets are {spec.offsets[:3]}, they must be {NEAREST}")
+    heads = spec.architecture.get("heads")
+    channels = heads.get("affinity") if isinstance(heads, Mapping) else None
+    _require(
+        channels == len(spec.offsets), f"the head 'affinity' has {channels} channels for {len(spec.offsets)} offsets"
+    )
+
+
+def _check_patch(spec: WeightsSpec) -> None:
+    widths = spec.architecture.get("widths")
+    _require(
+        isinstance(widths, Sequence) and len(widths) > 0 and all(isinstance(w, int) and w > 0 for w in widths),
+        f"widths {widths!r} are not a list of positive whole numbers",
+    )
+    divisor = 1 << (len(widths or ()) - 1)
+    _require(len(spec.patch) == 3 and min(spec.patch) >= 2, f"patch {spec.patch} needs two voxels along every axis")
+    _require(
+        all(extent % divisor == 0 for extent in spec.patch[1:]),
+        f"patch {spec.patch}: y and x must divide by {divisor}, which {len(widths or ())} scales need",
+    )
+    # An edge exists only inside a patch: neighbouring patches must share the voxels of the nearest edges.
+    _require(
+        len(spec.stride) == 3 and all(0 < s < p for s, p in zip(spec.stride, spec.patch, strict=True)),
+        f"stride {spec.stride} must be positive and smaller than the patch {spec.patch}",
+    )
+
+
+def _check_code_table(table: Sequence[int]) -> None:
+    _require(len(table) == CODES, f"the code table has {len(table)} entries, it needs {CODES}")
+    _require(all(isinstance(value, int) for value in table), "the code table holds something else than whole numbers")
+    _require(
+        table[0] == 0 and table[-1] == TOP, f"the code table runs from {table[0]} to {table[-1]}, not 0 to {TOP}"
+    )
+    _require(all(a <= b for a, b in zip(table, table[1:], strict=False)), "the code table is not monotone")
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+def from_json(data: Mapping[str, Any]) -> WeightsSpec:
+    """A spec from plain JSON values; WeightsInvalid says what is wrong with them."""
+    known = {f.name for f in fields(WeightsSpec)}
+    unknown, missing = sorted(set(data) - known), sorted(known - set(data))
+    _require(not unknown and not missing, f"the spec has unknown keys {unknown} and lacks {missing}")
+    try:
+        return WeightsSpec(
+            **{
+                **data,
+                "offsets": tuple(_index(offset) for offset in data["offsets"]),
+                "voxel_size_nm": tuple(float(length) for length in data["voxel_size_nm"]),
+                "patch": _index(data["patch"]),
+                "stride": _index(data["stride"]),
+                "code_table": tuple(data["code_table"]),
+            }
+        )
+    except (TypeError, AttributeError) as error:
+        raise WeightsInvalid(f"the spec holds a value of the wrong kind: {error}") from None
+
+
+def _index(values: Sequence[int]) -> Index:
+    _require(
+        len(values) == 3 and all(isinstance(v, int) for v in values), f"{values!r} is not three whole numbers (z, y, x)"
+    )
+    z, y, x = values
+    return (z, y, x)
+
+
+def encoded(spec: WeightsSpec) -> bytes:
+    """The spec as the bytes of its file: a line for every key."""
+    lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in spec.to_json().items())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def find(name_or_path: str) -> Path:
+    """The spec's file behind a shipped name (`tiny`) or a path to either file of the pair."""
+    path = Path(name_or_path)
+    if path.suffix in (".json", ".safetensors"):
+        return path.with_suffix(".json")
+    if path.parent == Path("."):
+        return SHIPPED / f"{name_or_path}.json"
+    return path.with_name(path.name + ".json")
+
+
+def load_spec(name_or_path: str, *, verify: bool = True) -> WeightsSpec:
+    """Read a spec and check that the weights beside it are the ones it was written for."""
+    path = find(name_or_path)
+    try:
+        spec = from_json(json.loads(path.read_text(encoding="utf-8")))
+        if verify:
+            read_verified(path, spec)
+    except WeightsInvalid as error:
+        raise WeightsInvalid(error.what, where=error.where or str(path)) from None
+    except OSError as error:
+        raise WeightsInvalid(f"cannot read the weights' spec: {error.strerror}", where=str(path)) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise WeightsInvalid(f"the spec is not JSON: {error}", where=str(path)) from None
+    return spec
+
+
+def read_verified(path: Path, spec: WeightsSpec) -> bytes:
+    """The bytes of the safetensors file beside a spec, only if they have the hash that the spec states."""
+    weights = path.with_suffix(".safetensors")
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise WeightsInvalid(f"cannot read the weights: {error.strerror}", where=str(weights)) from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != spec.sha256:
+        raise WeightsInvalid(
+            f"the weights have SHA-256 {digest[:16]}…, their spec says {spec.sha256[:16]}…", where=str(weights)
+        )
+    return content

@@ -1,0 +1,1 @@
+"""The commands: one module each, named like the command. The only modules that print and exit."""

@@ -1,0 +1,85 @@
+"""What `run`, `retry` and `demo` share: apply the flags, run under observers, write the report, tell the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.commands import outcome as ending
+from pipeline.commands.terminal import print_json, watching
+from pipeline.config import Hole, RunConfig, parse
+from pipeline.errors import ConfigError
+from pipeline.pages import status_page
+from pipeline.report import write_report
+from pipeline.run import Outcome, Run
+from pipeline.rundir import RunFolder
+from workers.receipts import Receipts
+
+Flags = dict[str, Any]
+
+
+def with_flags(config: RunConfig, flags: Flags) -> RunConfig:
+    """The config with the command line's `workers` and `executor`: neither is part of the answer."""
+    data = config.model_dump()
+    if flags.get("workers") is not None:
+        data["workers"]["cpu"]["count"] = flags["workers"]
+        data["workers"]["gpu"]["count"] = flags["workers"] if config.predict.device == "cpu" else 1
+    if flags.get("executor") is not None:
+        data["workers"]["executor"] = flags["executor"]
+    return parse(data, where="the command line")
+
+
+def with_holes(root: Path, config: RunConfig | None) -> RunConfig:
+    """The config with every failed block masked."""
+    folder = RunFolder(root)
+    config = config or parse(folder.load()["config"], where=str(folder.record))
+    receipts = Receipts(folder.journals)
+    failed = [Hole(task=task, index=index) for task in receipts.tasks for index, _ in sorted(receipts.failures(task))]
+    unmaskable = [hole for hole in failed if hole.task != "predict/blocks"]
+    if unmaskable:
+        raise ConfigError(
+            f"{len(unmaskable)} failed blocks cannot be left out, the first is {unmaskable[0].task}",
+            where=str(root),
+            way_out="only predict blocks can become holes; use `neurotile retry`, or mask their region with [[mask]]",
+        )
+    return config.model_copy(update={"holes": tuple(dict.fromkeys((*config.holes, *failed)))})
+
+
+def resolve_flags(root: Path, config: RunConfig | None, flags: Flags, *, accept_holes: bool) -> RunConfig | None:
+    """The config to run with; None: exactly as the directory says."""
+    if accept_holes:
+        config = with_holes(root, config)
+    if any(value is not None for value in flags.values()):
+        folder = RunFolder(root)
+        config = config or parse(folder.load()["config"], where=str(folder.record))
+        config = with_flags(config, flags)
+    return config
+
+
+def carry_out(root: Path, config: RunConfig | None, *, update: bool, retry: bool, quiet: bool) -> Outcome:
+    """Run, and write the report if all is done."""
+    with watching(quiet=quiet) as observers:
+        outcome = Run(root, observers=observers, page=status_page).execute(config, update=update, retry=retry)
+    write_report(outcome)
+    return outcome
+
+
+def execute(
+    root: Path,
+    config: RunConfig | None,
+    flags: Flags,
+    *,
+    update: bool,
+    retry: bool,
+    accept_holes: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run and tell; returns the exit code."""
+    config = resolve_flags(root, config, flags, accept_holes=accept_holes)
+    outcome = carry_out(root, config, update=update or accept_holes, retry=retry, quiet=quiet or as_json)
+    if as_json:
+        print_json(ending.as_json(outcome))
+    else:
+        ending.tell(outcome)
+    return ending.exit_code(outcome)

@@ -1,0 +1,167 @@
+"""`neurotile worker RUN STAGE`: do blocks of one task; the command that schedulers start and people reproduce with.
+
+Three ways to get blocks: from daisy (its address in the environment), all that are ready of one or more tasks (for
+chains of small tasks), or the ones named with --block, in the foreground, as a run of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from pipeline.commands.outcome import EXIT_DONE, EXIT_FAILED_BLOCKS
+from pipeline.errors import OutOfMemory
+from pipeline.plan import Plan, Task
+from pipeline.rundir import RunFolder
+from pipeline.work import Ledger, TaskWork, load_plan
+from workers.block import Index, parse_index
+from workers.fence import Fence
+from workers.journal import SUFFIX, Journal
+from workers.launch import die_with_parent
+from workers.loop import BlockLoop, Claim
+from workers.receipts import Failure, Receipts, failed_record
+from workers.watchdog import watch
+
+EXIT_TERMINATED = 143
+
+
+def worker(
+    run: Annotated[Path, Parameter(help="run directory")],
+    stage: Annotated[str, Parameter(help="task, `stage/pass`; the stage alone if it has one pass")],
+    /,
+    *then: Annotated[str, Parameter(help="further tasks, one after the other")],
+    block: Annotated[list[str], Parameter(help="do these blocks, in the foreground: `--block 1.0.2`")] = [],  # noqa: B006
+) -> int:
+    """Do blocks of a task. Schedulers start this; by hand it reproduces one block."""
+    folder = RunFolder(run)
+    if block:
+        return _by_hand(folder, stage, [parse_index(label) for label in block])
+    die_with_parent()
+    member = _Member(folder, int(os.environ["NEUROTILE_EPOCH"]))
+    signal.signal(signal.SIGTERM, member.on_terminate)
+    if "DAISY_CONTEXT" in os.environ:
+        from workers.executors.daisy_executor import claims_from_daisy
+
+        member.do(member.plan.task(stage), claims_from_daisy())
+    else:
+        member.do_chain([stage, *then])
+    return EXIT_TERMINATED if member.terminated else EXIT_DONE
+
+
+class _Member:
+    """A worker process that belongs to a run."""
+
+    def __init__(self, folder: RunFolder, epoch: int) -> None:
+        self.folder = folder
+        self.epoch = epoch
+        self.fence = Fence(folder.fence)
+        self.fence.join(epoch)
+        self.receipts = Receipts(folder.journals)
+        self.plan: Plan = load_plan(folder, self.receipts)
+        name = f"{epoch:06d}-{socket.gethostname()}-{os.getpid()}{SUFFIX}"
+        self.journal = Journal(folder.journals / name)
+        self.terminated = False
+        self.loop: BlockLoop | None = None
+        self._watched = False
+
+    def do(self, task: Task, claim_next: Callable[[], Claim | None]) -> None:
+        """Work through the blocks that are handed out."""
+        pool = self.plan.config.workers.gpu if task.stage.pool == "gpu" else self.plan.config.workers.cpu
+        self.loop = BlockLoop(
+            TaskWork(task, self.receipts, self.folder),
+            self.journal,
+            epoch=self.epoch,
+            retries=pool.retries,
+            before_commit=lambda: self.fence.check(self.epoch),
+        )
+        if not self._watched:
+            self._watched = True
+            watch(
+                scheduler_alive=self.fence.scheduler_alive,
+                limit_bytes=int(pool.memory_gb * 1e9),
+                on_memory=self._on_memory,
+            )
+        self.loop.run(claim_next, read_ahead=os.environ.get("NEUROTILE_READ_AHEAD") == "1")
+
+    def do_chain(self, names: Iterable[str]) -> None:
+        """All ready blocks of some tasks, in order."""
+        again = os.environ.get("NEUROTILE_RETRY") == "1"
+        ledger = Ledger(self.plan, self.receipts, self.folder)
+        wanted = {self.plan.task(name).name for name in names}
+        for task in self.plan.tasks:
+            self.receipts.refresh()
+            found = ledger.survey(task, again=again)
+            if task.name in wanted and found.ready:
+                self.do(task, _claims(found.ready))
+                ledger.settle(task)
+
+    def on_terminate(self, *_: object) -> None:
+        """SIGTERM: finish the block in hand, take no other. A second one drops it."""
+        if self.terminated or self.loop is None:
+            os._exit(EXIT_TERMINATED)
+        self.terminated = True
+        self.loop.stopping = True
+
+    def _on_memory(self, used: int) -> None:
+        """Record why the blocks in hand are about to die."""
+        loop = self.loop
+        if loop is None:
+            return
+        work: Any = loop.work
+        for index in sorted(loop.in_hand):
+            limit = "workers.cpu.memory_gb or workers.gpu.memory_gb"
+            error = OutOfMemory(
+                f"the worker grew to {used / 1e9:.2f} GB, beyond its limit", where=limit, way_out="raise the limit"
+            )
+            key = work.identity(index).key
+            failure = Failure(self.epoch, "OutOfMemory", str(error), True, "", key)
+            self.journal.append(failed_record(work.ref(index), failure))
+
+
+@dataclass
+class _Named:
+    index: Index
+    done: bool = False
+
+    def settle(self, *, done: bool) -> None:
+        self.done = done
+
+
+def _claims(indices: Iterable[Index]) -> Callable[[], Claim | None]:
+    left = iter([_Named(index) for index in indices])
+    return lambda: next(left, None)
+
+
+def _by_hand(folder: RunFolder, stage: str, indices: list[Index]) -> int:
+    """The named blocks as a run of their own: fenced, with receipts; a failure is shown, not only recorded."""
+    folder.load()
+    fence = Fence(folder.fence)
+    epoch = fence.acquire()
+    try:
+        receipts = Receipts(folder.journals)
+        plan = load_plan(folder, receipts)
+        task = plan.task(stage)
+        task.stage.prepare()
+        work = TaskWork(task, receipts, folder)
+        claims = [_Named(index) for index in indices]
+        left = iter(claims)
+        with Journal(folder.journals / f"{epoch:06d}-by-hand{SUFFIX}") as journal:
+            BlockLoop(work, journal, epoch=epoch, retries=0).run(lambda: next(left, None), read_ahead=False)
+        receipts.refresh()
+        for claim in claims:
+            failure = receipts.failure(work.ref(claim.index))
+            told = "done" if claim.done else f"failed: {failure.error}: {failure.what}" if failure else "failed"
+            sys.stderr.write(f"{work.ref(claim.index)}: {told}\n")
+            if failure and failure.bundle:
+                sys.stderr.write((folder.root / failure.bundle / "error.json").read_text() + "\n")
+        return EXIT_DONE if all(claim.done for claim in claims) else EXIT_FAILED_BLOCKS
+    finally:
+        fence.release()

@@ -1,0 +1,299 @@
+"""Fragments: steepest-ascent watershed of blocks, joined over the hierarchy (ops/fragments.py, ops/pieces.py).
+
+Passes: `thresholds` settles the two codes once for the volume. `up0` cuts every block into pieces and writes their
+names voxel by voxel; `up1` .. `upL` join them, with tables and face slabs alone. `down(L-1)` .. `down0` carry final
+names back. The label volume keeps the pieces' names: the table `names` of down0 says which fragment each belongs to.
+Blocks that predict has masked out altogether have no voxels here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Fragments as Settings
+from pipeline.geometry import Box, Grid, Index
+from pipeline.ops import faces
+from pipeline.ops.fragments import HALO, watershed
+from pipeline.ops.pieces import Joined, Part, compose, join
+from pipeline.ops.relabel import rename
+from pipeline.ops.thresholds import absolute_codes, percentile_codes
+from pipeline.stages.predict import Predict
+from pipeline.stages.stage import Pass, Stage
+from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work, surface
+from pipeline.tables import Table
+from workers.block import BlockRef
+
+U64 = NDArray[np.uint64]
+ONLY: Index = (0, 0, 0)
+
+CUT_BYTES = 48  # a voxel of up0: codes, best edges, forest, labels, their shard being encoded
+JOIN_BYTES = 64  # a surface voxel of the children of a higher block: slabs, crossings, clusters
+
+
+@dataclass(frozen=True)
+class _Settle:
+    """Thresholds as codes."""
+
+    settings: Settings
+    code_table: NDArray[np.integer]
+    histogram: NDArray[np.int64]
+
+    def compute(self) -> Tables:
+        low, high = self.settings.low, self.settings.high
+        if self.settings.thresholds == "percentile":
+            codes = percentile_codes(self.histogram, low, high)
+        else:
+            codes = absolute_codes(self.code_table, low, high)
+        columns = {name: np.array([code], np.int64) for name, code in zip(("low", "high"), codes, strict=True)}
+        return Tables({"codes": columns}, {"low_code": codes[0], "high_code": codes[1]})
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A block of codes, with its halo."""
+
+    codes_CZYX: NDArray[np.uint8]
+    block: Box
+    roi: Box
+    codes: tuple[int, int]
+    internal: int
+    dust_vx: int
+
+    def compute(self) -> Tables:
+        found = watershed(self.codes_CZYX, self.block, self.roi, codes=self.codes, internal=self.internal)
+        part = Part(self.block, found.name, found.volume, found.mask, found.slabs)
+        joined = join([part], self.block, internal=self.internal, dust_vx=self.dust_vx)
+        sections = {"pieces": {"name": found.name}, **_sections(joined)}
+        return Tables(sections, {"pieces": found.name.size, **_counts(joined)}, found.labels_ZYX)
+
+
+@dataclass(frozen=True)
+class _Join:
+    """What the children of a block hand up."""
+
+    children: tuple[Part, ...]
+    block: Box
+    internal: int
+    dust_vx: int
+
+    def compute(self) -> Tables:
+        joined = join(self.children, self.block, internal=self.internal, dust_vx=self.dust_vx)
+        return Tables(_sections(joined), _counts(joined))
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A block's own renaming and growing clusters, its parent's final names, and at level 0 all its pieces."""
+
+    own: tuple[U64, U64]
+    growing: U64
+    parent: tuple[U64, U64]
+    pieces: U64 | None
+
+    def compute(self) -> Tables:
+        old, new = compose(*self.own, self.growing, parent=self.parent)
+        if self.pieces is None:
+            return Tables({"final": {"old": old, "new": new}})
+        fragment = rename(self.pieces, old, new)
+        return Tables({"names": {"piece": self.pieces, "fragment": fragment}})
+
+
+class Fragments(TabularStage):
+    """From affinity codes to fragments."""
+
+    name = "fragments"
+    labelled = frozenset({"up0"})
+
+    @cached_property
+    def predict(self) -> Predict:
+        """The stage that made the codes."""
+        return self.site.find(Predict)
+
+    @property
+    def top(self) -> int:
+        """The highest level."""
+        return len(self.grids) - 1
+
+    def upstream(self) -> tuple[Stage[Any, Any], ...]:
+        """Predict."""
+        return (self.predict,)
+
+    def content(self) -> dict[str, Any]:
+        """Thresholds, dust, what codes mean, and the region: edges that leave it do not exist."""
+        roi = self.site.layer.roi
+        settings = self.site.config.fragments
+        return {
+            "thresholds": settings.thresholds,
+            "low": settings.low,
+            "high": settings.high,
+            "dust_vx": settings.dust_vx,
+            "code_table": [int(value) for value in self.predict.code_table],
+            "roi": [roi.begin, roi.end],
+        }
+
+    def passes(self) -> tuple[Pass, ...]:
+        """Thresholds, up, down."""
+        whole = Pass("thresholds", Grid(self.site.layer.roi, self.site.layer.roi.shape))
+        up = [Pass(f"up{level}", grid) for level, grid in enumerate(self.grids)]
+        down = [Pass(f"down{level}", self.grids[level]) for level in reversed(range(max(self.top, 1)))]
+        return (whole, *up, *down)
+
+    def masked(self, sweep: str, index: Index) -> bool:
+        """A block is masked if predict has masked everything in it."""
+        return sweep != "thresholds" and not any(True for _ in self._codes_refs(self.box(sweep, index)))
+
+    def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
+        """Codes, the children's tables, or the block's own and its parent's."""
+        if sweep == "thresholds":
+            percentile = self.site.config.fragments.thresholds == "percentile"
+            return list(self._codes_refs(self.site.layer.roi)) if percentile else []
+        direction, level = self._level(sweep)
+        if sweep == "up0":
+            return [BlockRef(self.task("thresholds"), ONLY), *self._codes_refs(self._with_halo(index))]
+        if direction == "up":
+            return [BlockRef(self.task(f"up{level - 1}"), child) for child in self._children(level, index)]
+        needs = [BlockRef(self.task(f"up{level}"), index)]
+        if self.top:
+            needs.append(BlockRef(self.task(self._above(level)), self._parent(index)))
+        return needs
+
+    # ---- the work ----------------------------------------------------------------------------------------------
+    def read(self, sweep: str, index: Index) -> Work:
+        """Fetch what a block needs."""
+        if sweep == "thresholds":
+            return self._read_histograms()
+        direction, level = self._level(sweep)
+        if sweep == "up0":
+            return self._read_codes(index)
+        if direction == "down":
+            return self._read_names(level, index)
+        children = tuple(self._part(level - 1, child) for child in self._children(level, index))
+        grid = self.grids[level]
+        dust_vx = self.site.config.fragments.dust_vx
+        return _Join(children, grid.block_box(index), grid.internal_faces(index), dust_vx)
+
+    def _read_histograms(self) -> _Settle:
+        histogram = np.zeros(256, np.int64)
+        for ref in self.needs("thresholds", ONLY):
+            histogram += np.asarray(self.site.summary(ref)["histogram"], np.int64)
+        return _Settle(self.site.config.fragments, self.predict.code_table, histogram)
+
+    def _read_codes(self, index: Index) -> _Cut:
+        thresholds = self.tables("thresholds", ONLY, "codes")["codes"]
+        return _Cut(
+            self.predict.read_codes(self._with_halo(index)),
+            self.grids[0].block_box(index),
+            self.site.layer.roi,
+            (int(thresholds["low"][0]), int(thresholds["high"][0])),
+            self.grids[0].internal_faces(index),
+            self.site.config.fragments.dust_vx,
+        )
+
+    def _read_names(self, level: int, index: Index) -> _Name:
+        own = self.tables(f"up{level}", index, "remap", "nodes", *(["pieces"] if level == 0 else []))
+        above = {"old": np.empty(0, np.uint64), "new": np.empty(0, np.uint64)}
+        if self.top:
+            section = "remap" if level + 1 == self.top else "final"
+            above = self.tables(self._above(level), self._parent(index), section)[section]
+        pieces = own["pieces"]["name"] if level == 0 else None
+        renamed = (own["remap"]["old"], own["remap"]["new"])
+        return _Name(renamed, own["nodes"]["name"], (above["old"], above["new"]), pieces)
+
+    def _part(self, level: int, index: Index) -> Part:
+        """What a block of a level hands to its parent."""
+        grid = self.grids[level]
+        box, sides = grid.block_box(index), faces.names_of(grid.internal_faces(index))
+        stored = self.tables(f"up{level}", index, "nodes", *sides)
+        nodes = stored["nodes"]
+        slabs = {side: stored[side]["label"].reshape(faces.slab_shape(box.shape, side)) for side in sides}
+        return Part(box, nodes["name"], nodes["volume"], nodes["mask"], slabs)
+
+    # ---- for the stages that follow ----------------------------------------------------------------------------
+    def label_refs(self, index: Index) -> list[BlockRef]:
+        """The blocks behind the fragments of one level-0 block; none if it is masked."""
+        return [] if self.masked("up0", index) else [BlockRef(self.task(sweep), index) for sweep in ("up0", "down0")]
+
+    def fragment_names(self, index: Index) -> tuple[U64, U64]:
+        """The names of the pieces of a level-0 block, ascending, and the fragment each belongs to."""
+        names = self.tables("down0", index, "names")["names"]
+        return names["piece"], names["fragment"]
+
+    def read_pieces(self, box: Box) -> U64:
+        """The stored labels of a box inside one block: names of pieces."""
+        return np.asarray(self.labels.read(box), np.uint64)
+
+    def read_labels(self, box: Box) -> U64:
+        """The fragments of any box in the region of interest; 0 where blocks are masked."""
+        labels_ZYX = np.zeros(box.shape, np.uint64)
+        for index in self.grids[0].touching(box):
+            if not self.masked("up0", index):
+                part = self.grids[0].block_box(index).clip(box)
+                labels_ZYX[part.slices(box.begin)] = rename(self.read_pieces(part), *self.fragment_names(index))
+        return labels_ZYX
+
+    def read_high_face(self, index: Index, side: str) -> U64:
+        """The fragments on a high face of a level-0 block, from tables alone; only for faces with a block behind."""
+        pieces = self.tables("up0", index, side)[side]["label"]
+        shape = faces.slab_shape(self.grids[0].block_box(index).shape, side)
+        return rename(pieces, *self.fragment_names(index)).reshape(shape)
+
+    # ---- what it costs -----------------------------------------------------------------------------------------
+    def memory_bytes(self, sweep: str) -> int:
+        """By voxels at level 0, by the surface of the children above."""
+        if sweep == "thresholds":
+            return 1 << 20
+        direction, level = self._level(sweep)
+        shape = self.box(sweep, ONLY).shape
+        names = int(64 * FRAGMENTS_PER_VOXEL * self.box(sweep, ONLY).voxels) if level == 0 else 0
+        if sweep == "up0":
+            return CUT_BYTES * self.box(sweep, ONLY).grow(HALO).voxels + names
+        if direction == "down":
+            return names + JOIN_BYTES * surface(shape)
+        return JOIN_BYTES * 2 * surface(shape)  # eight children have at most twice their parent's surface
+
+    def stored_bytes(self) -> int:
+        """Labels, names of pieces, and for every level two slabs' worth of tables a surface voxel."""
+        voxels = self.site.layer.roi.voxels
+        slabs = sum(grid.count * surface(grid.block_box(ONLY).shape) for grid in self.grids)
+        return int(8 * voxels + 3 * 8 * FRAGMENTS_PER_VOXEL * voxels + 16 * slabs)
+
+    # ---- derived -----------------------------------------------------------------------------------------------
+    def _level(self, sweep: str) -> tuple[str, int]:
+        direction = "up" if sweep.startswith("up") else "down"
+        return direction, int(sweep.removeprefix(direction))
+
+    def _above(self, level: int) -> str:
+        """The pass that holds the final names for the blocks of a level."""
+        return f"up{self.top}" if level + 1 == self.top else f"down{level + 1}"
+
+    def _parent(self, index: Index) -> Index:
+        z, y, x = index
+        return (z // 2, y // 2, x // 2)
+
+    def _children(self, level: int, index: Index) -> Iterable[Index]:
+        finer = f"up{level - 1}"
+        return (child for child in self.grids[level - 1].children(index) if not self.masked(finer, child))
+
+    def _with_halo(self, index: Index) -> Box:
+        return self.grids[0].block_box(index).grow(HALO).clip(self.site.layer.roi)
+
+    def _codes_refs(self, box: Box) -> Iterable[BlockRef]:
+        """The predict blocks with codes in a box."""
+        return (ref for ref in self.predict.refs("blocks", box) if not self.predict.masked("blocks", ref.index))
+
+
+def _sections(joined: Joined) -> dict[str, Table]:
+    part = joined.part
+    nodes: Mapping[str, NDArray[Any]] = {"name": part.name, "volume": part.volume, "mask": part.mask}
+    slabs = {side: {"label": slab.reshape(-1)} for side, slab in part.slabs.items()}
+    return {"nodes": nodes, "remap": {"old": joined.old, "new": joined.new}, **slabs}
+
+
+def _counts(joined: Joined) -> dict[str, int]:
+    return {"growing": joined.part.name.size, "closed": joined.closed, "dust": joined.dust}

@@ -1,0 +1,133 @@
+"""Kills a run again and again, checks the promise after every death, and lets it go on.
+
+Promise: a receipt exists only for bytes that are durable and match its digest. After every death, with no process of
+the run left, every receipt is compared with what is stored.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from pipeline.errors import ChunkError
+from pipeline.rundir import RunFolder
+from pipeline.work import load_plan
+from workers.block import BlockRef
+from workers.loop import combined_digest
+from workers.receipts import Receipts
+
+NEUROTILE = str(Path(sys.executable).with_name("neurotile"))
+
+
+@dataclass
+class Campaign:
+    """What a series of kills did."""
+
+    workers_killed: int = 0
+    schedulers_killed: int = 0
+    violations: list[str] = field(default_factory=list)
+    exit_code: int | None = None
+
+    @property
+    def kills(self) -> int:
+        return self.workers_killed + self.schedulers_killed
+
+
+def broken_promises(root: Path) -> list[str]:
+    """Blocks with a receipt whose stored bytes are not those of the receipt."""
+    folder = RunFolder(root)
+    receipts = Receipts(folder.journals)
+    plan = load_plan(folder, receipts)
+    broken = []
+    for task in plan.tasks:
+        for index, receipt in receipts.held(task.name):
+            if receipt.state != "done":
+                continue
+            try:
+                kept = combined_digest(task.stage.reread(task.sweep.name, index)) == receipt.digest
+            except ChunkError:
+                kept = False
+            if not kept:
+                broken.append(str(BlockRef(task.name, index)))
+    return broken
+
+
+def kill_until_done(
+    root: Path, argv: list[str], *, kills: int, seed: int, check: bool = True, environment: dict[str, str] | None = None
+) -> Campaign:
+    """Run a command, killing workers and schedulers in mid-block until enough have died; then let it finish."""
+    choose = random.Random(seed)
+    campaign = Campaign()
+    for _ in range(10 * kills):
+        command = [NEUROTILE, *argv]
+        env = {**os.environ, **(environment or {})}
+        scheduler = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while campaign.kills < kills and scheduler.poll() is None:
+            time.sleep(choose.uniform(0.02, 0.4))
+            _kill_one(root, scheduler, choose, campaign)
+        campaign.exit_code = scheduler.wait()
+        _wait_for_workers(root)
+        if check:
+            campaign.violations += broken_promises(root)
+        if campaign.exit_code == 0 and campaign.kills >= kills:
+            return campaign
+        if campaign.exit_code == 0:  # it finished before enough had died: no more blocks to kill in
+            return campaign
+    return campaign
+
+
+def _kill_one(root: Path, scheduler: subprocess.Popen[bytes], choose: random.Random, campaign: Campaign) -> None:
+    """Kill a worker that has a block in hand or, one time in three, the scheduler while one has."""
+    busy = _busy_workers(root)
+    if not busy or scheduler.poll() is not None:
+        return
+    if choose.random() < 1 / 3:
+        scheduler.send_signal(signal.SIGKILL)
+        scheduler.wait()
+        campaign.schedulers_killed += 1
+        return
+    victim = choose.choice(busy)
+    try:
+        victim.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return
+    campaign.workers_killed += 1
+
+
+def _busy_workers(root: Path) -> list[psutil.Process]:
+    folder = RunFolder(root)
+    if not folder.journals.exists():
+        return []
+    busy = []
+    for process in _workers(root):
+        started = {holder.rpartition(":")[2] for holder in Receipts(folder.journals).started.values()}
+        if str(process.pid) in started:
+            busy.append(process)
+    return busy
+
+
+def _workers(root: Path) -> list[psutil.Process]:
+    """The workers of this run: processes that this test has caused to be started."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "worker" in words and str(root.absolute()) in words:
+            found.append(process)
+    return found
+
+
+def _wait_for_workers(root: Path) -> None:
+    """A dead scheduler's workers leave by themselves."""
+    deadline = time.monotonic() + 30
+    while _workers(root):
+        if time.monotonic() > deadline:
+            raise TimeoutError("workers outlived their scheduler by 30 s")
+        time.sleep(0.05)

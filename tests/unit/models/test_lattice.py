@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.lattice import WEIGHT_BITS, Axis, Lattice, nearest_codes
+from models.spec import smooth_code_table
+
+AXES = st.builds(
+    lambda length, patch, share: Axis(length, patch, max(1, min(patch - 1, round(patch * share)))),
+    st.integers(1, 70),
+    st.integers(2, 20),
+    st.floats(0.05, 1),
+)
+
+
+@given(AXES)
+def test_the_last_patch_is_the_first_to_reach_the_end(axis: Axis):
+    assert (axis.count - 1) * axis.stride + axis.patch >= axis.length
+    assert axis.count == 1 or (axis.count - 2) * axis.stride + axis.patch < axis.length
+
+
+@given(AXES, st.data())
+def test_touching_is_what_brute_force_finds(axis: Axis, data: st.DataObject):
+    begin = data.draw(st.integers(0, axis.length - 1))
+    end = data.draw(st.integers(begin + 1, axis.length))
+    brute = [k for k in range(axis.count) if k * axis.stride < end and k * axis.stride + axis.patch > begin]
+    assert list(axis.touching(begin, end)) == brute
+
+
+@given(AXES)
+def test_positions_mirror_like_numpy(axis: Axis):
+    beyond = axis.count * axis.stride + axis.patch
+    mirrored = np.pad(np.arange(axis.length), (0, beyond), mode="reflect")
+    for k in range(axis.count):
+        np.testing.assert_array_equal(axis.positions(k), mirrored[k * axis.stride :][: axis.patch])
+
+
+@given(AXES, st.data())
+def test_the_context_holds_every_position(axis: Axis, data: st.DataObject):
+    begin = data.draw(st.integers(0, axis.length - 1))
+    end = data.draw(st.integers(begin + 1, axis.length))
+    positions = np.concatenate([axis.positions(k) for k in axis.touching(begin, end)])
+    assert axis.context(begin, end) == (positions.min(), positions.max() + 1)
+
+
+def reference_weights(axis: Axis, offset: int) -> dict[tuple[int, int], float]:
+    """Normalised bumps of all patches that know an edge, by the formula."""
+    weights = {}
+    for voxel in range(axis.length):
+        known = {}
+        for k in range(axis.count):
+            i = voxel - k * axis.stride
+            if 0 <= i < axis.patch and 0 <= i + offset < axis.patch and 0 <= voxel + offset < axis.length:
+                u = np.longdouble(i + 1) / (axis.patch + 1)
+                known[k] = -((u * (1 - u)) ** np.longdouble(-1.5))
+        top = max(known.values(), default=0)
+        total = sum(np.exp(bump - top) for bump in known.values())
+        weights |= {(k, voxel): float(np.exp(bump - top) / total) for k, bump in known.items()}
+    return weights
+
+
+@settings(deadline=None, max_examples=40)
+@given(AXES, st.sampled_from([0, -1, 1, -4]))
+def test_weights_follow_the_formula(axis: Axis, offset: int):
+    expected = reference_weights(axis, offset)
+    for k in range(axis.count):
+        for position, weight in enumerate(axis.weights(k, offset)):
+            wanted = expected.get((k, k * axis.stride + position), 0.0)
+            assert abs(int(weight) - wanted * (1 << WEIGHT_BITS)) <= 0.5 + 1e-6
+
+
+@settings(deadline=None, max_examples=40)
+@given(AXES, st.sampled_from([0, -1, 1]))
+def test_every_edge_in_the_layer_is_known_and_no_other(axis: Axis, offset: int):
+    total = axis.normaliser(0, axis.length, offset)
+    inside = [0 <= voxel + offset < axis.length for voxel in range(axis.length)]
+    np.testing.assert_array_equal(total > 0, inside)
+    # The sums stay near one, so that sums of weight times level stay below 2**53.
+    assert total.max(initial=0) <= (1 << WEIGHT_BITS) + axis.patch
+    for begin in range(0, axis.length, 7):
+        end = min(axis.length, begin + 5)
+        np.testing.assert_array_equal(axis.normaliser(begin, end, offset), total[begin:end])
+
+
+def test_cut_reads_the_mirrored_layer():
+    layer = np.random.default_rng(0).integers(0, 255, (5, 9, 30), dtype=np.uint8)
+    lattice = Lattice(layer.shape, (8, 8, 8), (6, 6, 6))
+    mirrored = np.pad(layer, ((0, 40), (0, 40), (0, 40)), mode="reflect")
+    begin, end = (1, 2, 9), (4, 9, 17)
+    low, high = lattice.context(begin, end)
+    context = layer[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    indices = list(lattice.touching(begin, end))
+    assert len(indices) == lattice.count(begin, end)
+    for index in indices:
+        corner = lattice.begin(index)
+        expected = mirrored[tuple(slice(c, c + 8) for c in corner)]
+        np.testing.assert_array_equal(lattice.cut(context, low, index), expected)
+
+
+@pytest.mark.parametrize("table", [smooth_code_table(), (0, 0, 5, 5, 7, *([100] * 250), 65535)])
+def test_codes_are_the_nearest_entries(table: tuple[int, ...]):
+    codes = nearest_codes(table)
+    entries = np.array(table)
+    assert codes.shape == (65536,)
+    for level in [0, 1, 2, 5, 6, 99, 100, 32767, 32768, 32817, 65534, 65535]:
+        distances = np.abs(entries - level)
+        assert distances[codes[level]] == distances.min()
+    assert codes[0] == 0
+    assert entries[codes[65535]] == 65535
+    np.testing.assert_array_equal(codes[list(table)], [table.index(value) if value else codes[0] for value in table])

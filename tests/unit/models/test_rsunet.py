@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from models.rsunet import RSUNet, build, parameters, upsample_in_plane
+
+
+def test_the_published_size():
+    network = RSUNet((16, 32, 64, 128), {"embedding": 24, "background": 1})
+    assert parameters(network) == pytest.approx(2.66e6, rel=0.005)
+
+
+def test_heads_have_the_extent_of_the_image():
+    network = build({"name": "rsunet", "widths": [4, 6, 8], "heads": {"affinity": 3, "background": 1}})
+    out = network(torch.rand(2, 1, 5, 16, 12))
+    assert out["affinity"].shape == (2, 3, 5, 16, 12)
+    assert out["background"].shape == (2, 1, 5, 16, 12)
+
+
+def test_a_patch_does_not_see_its_batch():
+    torch.manual_seed(0)
+    network = RSUNet((4, 6), {"affinity": 3}).eval()
+    images = torch.rand(3, 1, 6, 16, 16)
+    with torch.inference_mode():
+        together = network(images)["affinity"]
+        other = images.clone()
+        other[1:] = 0
+        assert torch.equal(network(other)["affinity"][0], together[0])
+
+
+def test_upsampling_is_bilinear_in_the_plane():
+    x = torch.rand(1, 2, 3, 4, 5)
+    finer = upsample_in_plane(x)
+    for section in range(3):
+        expected = functional.interpolate(x[:, :, section], scale_factor=2, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(finer[:, :, section], expected)
+
+
+def test_biases_start_at_zero_and_weights_with_kaiming_spread():
+    torch.manual_seed(0)
+    network = RSUNet((32, 32), {"affinity": 3})
+    assert network.heads["affinity"].bias.abs().max() == 0
+    weight = network.encoders[0].first.conv.weight
+    assert weight.std().item() == pytest.approx((2 / (32 * 27)) ** 0.5, rel=0.05)

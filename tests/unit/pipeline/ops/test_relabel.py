@@ -1,0 +1,58 @@
+"""Rename tables and segments, against dictionaries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ChunkCorrupt
+from pipeline.ops.relabel import index_of, rename, segments
+from pipeline.ops.union_find import unite_pairs
+
+
+def names(*values: int) -> np.ndarray:
+    return np.array(values, np.uint64)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rename_is_a_dictionary(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 30, (3, 4, 5)).astype(np.uint64)
+    old = np.unique(rng.integers(1, 40, 12)).astype(np.uint64)
+    new = rng.integers(0, 9, old.size).astype(np.uint64)
+    table = dict(zip(old.tolist(), new.tolist(), strict=True))
+    expected = [table.get(label, label) for label in labels.ravel().tolist()]
+    assert rename(labels, old, new).ravel().tolist() == expected
+    np.testing.assert_array_equal(rename(labels.transpose(2, 0, 1), old, new), rename(labels, old, new).transpose(2, 0, 1))
+
+
+def test_rename_keeps_background_and_large_names() -> None:
+    assert rename(names(0, 2**63 + 1, 5), names(), names()).tolist() == [0, 2**63 + 1, 5]
+    assert rename(names(0, 2**63 + 1, 5, 5), names(5, 2**63 + 1), names(0, 4)).tolist() == [0, 4, 0, 0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_segments_are_components_named_after_their_smallest_fragment(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(1, 40, (2, 30)).astype(np.uint64)
+    score = rng.random(30).round(1)
+    component = {n: n for n in range(1, 40)}
+    for first, second, value in zip(a.tolist(), b.tolist(), score.tolist(), strict=True):
+        if value > 0.5:
+            low, high = sorted((component[first], component[second]))
+            component = {k: low if v == high else v for k, v in component.items()}
+    old, new = segments(a, b, score, 0.5)
+    assert dict(zip(old.tolist(), new.tolist(), strict=True)) == {k: v for k, v in component.items() if k != v}
+    assert (np.diff(old.astype(np.int64)) > 0).all()
+
+
+def test_unite_pairs_finds_smallest_members() -> None:
+    root = unite_pairs(6, np.array([5, 3, 4]), np.array([3, 4, 1]))
+    assert root.tolist() == [0, 1, 2, 1, 1, 1]
+
+
+def test_index_of_refuses_unknown_names() -> None:
+    assert index_of(names(3, 5, 9), names(9, 3), what="a face").tolist() == [2, 0]
+    for known, asked in ((names(3, 5), names(4)), (names(3), names(7)), (names(), names(1))):
+        with pytest.raises(ChunkCorrupt, match="a face"):
+            index_of(known, asked, what="a face")
