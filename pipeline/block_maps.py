@@ -1,16 +1,13 @@
-"""A task's blocks as a small picture: one square a block, coloured by state.
+"""A task's blocks as a small picture, coloured by state.
 
-1. Few blocks: one panel for every layer of blocks along z, as SVG with a gap between the squares.
-2. More: one panel; each square shows the most severe state of the blocks behind it. It looks along z, unless another
-   axis keeps more squares (a stack of single blocks would be one square).
-3. Beyond a thousand squares: a PNG of one pixel a square, enlarged by the browser; beyond `LONGEST` squares along an
-   axis neighbours share a pixel, again by the most severe state.
+1. Few blocks: a panel for every layer of blocks along z, a square for every block.
+2. More: one picture that looks through the grid along z, or along another axis if that keeps more squares (a stack of
+   single blocks would be one square otherwise). A square shows the most severe of failed, waiting and running blocks
+   behind it; without any of these, the more of its blocks are done (or masked) the stronger its colour.
+3. Beyond `LONGEST` squares along an axis neighbours share a pixel by the same rule.
 """
 
 from __future__ import annotations
-
-from html import escape
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,114 +15,114 @@ from numpy.typing import NDArray
 from pipeline.pictures import palette_png_uri
 
 Index = tuple[int, int, int]
+Counts = NDArray[np.int64]
 
-# In order of severity: what hides what where blocks share a square.
-STATES = {"m": "masked", "d": "done", ".": "to do", "r": "running", "w": "waiting", "f": "failed"}
+LETTERS = {"m": "masked", "d": "done", ".": "to do", "r": "running", "w": "waiting", "f": "failed"}
 COLOURS = {  # good on white and on black; failed and done differ in lightness too
     "masked": (163, 168, 178),
     "done": (47, 143, 131),
-    "to do": (128, 128, 128),  # transparent: the page's own colour shows
     "running": (61, 126, 219),
     "waiting": (222, 160, 48),
     "failed": (211, 61, 42),
 }
 
-PANELS = 16
-PANEL_SQUARES = 600
-SVG_SQUARES = 1_000
+WIDE_PX, HIGH_PX = 180, 84
+SQUARE_PX = (5, 13)  # smallest and largest square of a panel
+PANEL_GAP_PX = 8
 LONGEST = 400
-WIDE_PX = 176
+SHADES = 8
 AXES = "zyx"
-
-_SEVERITY = np.zeros(256, np.uint8)
-for _rank, _letter in enumerate(STATES):
-    _SEVERITY[ord(_letter)] = _rank
-_NAMES = list(STATES.values())
-
-Severity = NDArray[np.uint8]
 
 
 def block_map(states: str, grid: Index) -> str:
-    """HTML of the map; `states` has one letter a block in z, y, x order, or is empty before the task's first beat."""
-    count = grid[0] * grid[1] * grid[2]
-    if states and len(states) != count:
+    """HTML of the map; `states` has one letter a block in z, y, x order."""
+    if len(states) != grid[0] * grid[1] * grid[2]:
         return ""
-    letters = np.frombuffer((states or "." * count).encode("ascii"), np.uint8)
-    severity = _SEVERITY[letters].reshape(grid)
-    if grid[0] <= PANELS and count <= PANEL_SQUARES:
-        panels = [_svg(layer, _square_px(grid)) for layer in severity]
-        note = "" if grid[0] == 1 else f"{grid[0]} layers along z"
-    else:
-        axis = max(range(3), key=lambda a: (count // grid[a], -a))
-        panels = [_panel(severity.max(axis=axis))]
-        note = f"looking along {AXES[axis]}, the worst block shows" if grid[axis] > 1 else ""
-    caption = f"<figcaption>{escape(note)}</figcaption>" if note else ""
-    return f'<figure class="map"><div>{"".join(panels)}</div>{caption}</figure>'
+    letters_ZYX = np.frombuffer(states.encode("ascii"), np.uint8).reshape(grid)
+    px = _square_px(grid)
+    if px:
+        return f'<div class="map">{"".join(_panel(layer, px) for layer in letters_ZYX)}</div>'
+    axis = max(range(3), key=lambda a: (letters_ZYX.size // grid[a], -a))
+    return f'<div class="map">{_through(letters_ZYX, axis)}</div>'
 
 
+def style() -> str:
+    """The colours of states as CSS variables: whatever has the class of a state can use `var(--state)`."""
+    rules = (f".{name}{{--state:rgb({red},{green},{blue})}}" for name, (red, green, blue) in COLOURS.items())
+    return "".join(rules) + ".to-do{--state:var(--empty)}"
+
+
+# ---- panels --------------------------------------------------------------------------------------------------------
 def _square_px(grid: Index) -> int:
-    """Squares as large as the column allows, within reason."""
-    return min(14, max(5, WIDE_PX // max(grid[1], grid[2])))
+    """The side of a square with which all layers fit beside each other and in rows; 0 if none does."""
+    layers, rows, columns = grid
+    for px in range(SQUARE_PX[1], SQUARE_PX[0] - 1, -1):
+        across = (WIDE_PX + PANEL_GAP_PX) // (columns * px + PANEL_GAP_PX)
+        down = (HIGH_PX + PANEL_GAP_PX) // (rows * px + PANEL_GAP_PX)
+        if across * down >= layers:
+            return px
+    return 0
 
 
-def _panel(severity_YX: Severity) -> str:
-    squares = severity_YX.size
-    longest = max(severity_YX.shape)
-    if squares <= SVG_SQUARES and longest * 4 <= WIDE_PX:
-        return _svg(severity_YX, WIDE_PX // longest)
-    return _png(_reduced(severity_YX))
-
-
-def _svg(severity_YX: Severity, px: int) -> str:
+def _panel(letters_YX: NDArray[np.uint8], px: int) -> str:
     """One path for every state: squares with a gap."""
-    rows, columns = severity_YX.shape
-    gap = 2 if px >= 8 else 1
+    gap = 2 if px >= 9 else 1
     side = px - gap
     paths = []
-    for rank, name in enumerate(_NAMES):
-        at = np.argwhere(severity_YX == rank)
-        if len(at):
-            squares = "".join(f"M{x * px} {y * px}h{side}v{side}h-{side}z" for y, x in at.tolist())
-            paths.append(f'<path class="{_css(name)}" d="{squares}"/>')
-    width, height = columns * px - gap, rows * px - gap
+    for letter, name in LETTERS.items():
+        at = np.argwhere(letters_YX == ord(letter)).tolist()
+        if at:
+            squares = "".join(f"M{x * px} {y * px}h{side}v{side}h-{side}z" for y, x in at)
+            paths.append(f'<path class="{name.replace(" ", "-")}" d="{squares}"/>')
+    height, width = (count * px - gap for count in letters_YX.shape)
     return (
-        f'<svg role="img" aria-label="{_told(severity_YX)}" width="{width}" height="{height}" '
+        f'<svg role="img" aria-label="{_told(letters_YX)}" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}">{"".join(paths)}</svg>'
     )
 
 
-def _png(severity_YX: Severity) -> str:
-    rows, columns = severity_YX.shape
-    scale = WIDE_PX / max(rows, columns)
+# ---- one picture ---------------------------------------------------------------------------------------------------
+def _through(letters_ZYX: NDArray[np.uint8], axis: int) -> str:
+    shaded, palette, opacity = _shaded(letters_ZYX, axis)
+    rows, columns = (extent for a, extent in enumerate(letters_ZYX.shape) if a != axis)
+    scale = min(WIDE_PX / columns, HIGH_PX / rows)
     width, height = max(6, round(columns * scale)), max(6, round(rows * scale))
-    uri = palette_png_uri(severity_YX, [COLOURS[name] for name in _NAMES], clear=_NAMES.index("to do"))
-    return f'<img alt="{_told(severity_YX)}" style="width:{width}px;height:{height}px" src="{uri}">'
+    told = f"{_told(letters_ZYX)}; looking along {AXES[axis]}"
+    uri = palette_png_uri(shaded, palette, opacity)
+    return f'<img alt="{told}" title="{told}" width="{width}" height="{height}" src="{uri}">'
 
 
-def _reduced(severity_YX: Severity) -> Severity:
-    """No more than LONGEST squares along an axis: the most severe of neighbours."""
-    reduced = severity_YX
-    for axis in (0, 1):
-        step = -(-reduced.shape[axis] // LONGEST)
+def _shaded(
+    letters_ZYX: NDArray[np.uint8], axis: int
+) -> tuple[NDArray[np.uint8], list[tuple[int, int, int]], list[int]]:
+    """Palette indices of the squares, the palette's colours, and their opacity."""
+    counts = {name: _counted(letters_ZYX == ord(letter), axis) for letter, name in LETTERS.items()}
+    total = sum(counts.values(), np.zeros(1, np.int64))
+    settled = counts["done"] + counts["masked"]
+    shade = -(-settled * SHADES // total)  # rounded up: the first done block shows
+    shade -= (shade == SHADES) & (settled < total)  # and full colour means all of them
+    indices = np.where(counts["done"] > 0, shade, shade + SHADES)
+    indices[settled == 0] = 0
+    palette = [(0, 0, 0), *[COLOURS["done"]] * SHADES, *[COLOURS["masked"]] * SHADES]
+    opacity = [0, *[255 * shade // SHADES for shade in range(1, SHADES + 1)] * 2]
+    for name in ("running", "waiting", "failed"):
+        indices[counts[name] > 0] = len(palette)
+        palette.append(COLOURS[name])
+        opacity.append(255)
+    return indices.astype(np.uint8), palette, opacity
+
+
+def _counted(found_ZYX: NDArray[np.bool_], axis: int) -> Counts:
+    """How many blocks of a state lie behind every pixel."""
+    counted = found_ZYX.sum(axis=axis, dtype=np.int64)
+    for across in (0, 1):
+        step = -(-counted.shape[across] // LONGEST)
         if step > 1:
-            reduced = np.maximum.reduceat(reduced, np.arange(0, reduced.shape[axis], step), axis=axis)
-    return reduced
+            counted = np.add.reduceat(counted, np.arange(0, counted.shape[across], step), axis=across)
+    return counted
 
 
-def _told(severity_YX: Any) -> str:
-    counts = np.bincount(severity_YX.reshape(-1), minlength=len(_NAMES)).tolist()
-    return ", ".join(f"{count} {name}" for name, count in zip(_NAMES, counts, strict=True) if count)
-
-
-def _css(name: str) -> str:
-    return name.replace(" ", "-")
-
-
-def state_style() -> str:
-    """The style sheet's colours of states: `.done { fill: ...; background: ... }`."""
-    coloured = (
-        f".{_css(name)}{{--state:rgb{colour}}}".replace(" ", "")
-        for name, colour in COLOURS.items()
-        if name != "to do"
-    )
-    return "".join(coloured) + ".to-do{--state:var(--empty)}"
+def _told(letters: NDArray[np.uint8]) -> str:
+    """The same in words."""
+    counts = {name: int(np.count_nonzero(letters == ord(letter))) for letter, name in LETTERS.items()}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)

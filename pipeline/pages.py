@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import PurePath
 
-from pipeline.block_maps import block_map, state_style
+from pipeline import block_maps
 from pipeline.progress import FailureStatus, Status, TaskStatus
 
 REFRESH_S = 5
@@ -54,21 +54,22 @@ code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans M
 code{overflow-wrap:anywhere}
 pre{margin:8px 0;padding:14px 16px;background:var(--panel);border-radius:8px;overflow-x:auto}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(104px,1fr));gap:10px 28px;margin:30px 0 18px}
-.tiles b{display:block;font-size:26px;line-height:1.25;font-weight:600;letter-spacing:-.01em}
+.tiles b{display:block;font-size:26px;line-height:1.25;font-weight:600;letter-spacing:-.01em}.none{color:var(--soft);opacity:.6}
 .key{display:inline-flex;align-items:center;gap:7px;color:var(--soft);font-size:13px;white-space:nowrap}
 .key:before{content:"";width:9px;height:9px;border-radius:2px;background:var(--state)}
 .keys{display:flex;flex-wrap:wrap;gap:2px 18px}
 .bar{display:flex;height:8px;border-radius:4px;overflow:hidden;background:var(--empty);gap:1px}
 .bar.large{height:12px;border-radius:6px}
 .bar i{background:var(--state);min-width:3px}
-.task{display:grid;grid-template-columns:170px minmax(0,1fr) 180px;gap:6px 32px;padding:17px 0;
+.task{display:grid;grid-template-columns:190px minmax(0,1fr) 180px;gap:6px 32px;padding:15px 0 13px;
 border-top:1px solid var(--line)}
-.task .name{font-weight:600;overflow-wrap:anywhere}.task .name span{color:var(--soft);font-weight:400}
-.task.idle{color:var(--soft)}.task.idle .name{font-weight:400}
-.line{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 24px;margin:0 0 7px}
-.map{margin:3px 0 0}.map div{display:flex;flex-wrap:wrap;gap:9px}.map svg{display:block}
-.map path{fill:var(--state)}.map img{display:block;image-rendering:pixelated;background:var(--empty)}
-.map figcaption{margin-top:5px;line-height:1.35}
+.task.again{border:0;padding-top:2px}.task.again .name{color:var(--soft);font-weight:400}
+.task.idle{color:var(--soft);font-size:14px;padding:9px 0}.task.idle.again{padding-top:0}.task.idle .name{font-weight:400}
+.name{font-weight:600;overflow-wrap:anywhere}.name span{color:var(--soft);font-weight:400}
+.line{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 24px;margin:0 0 6px}
+.keys:not(:empty){margin-top:6px}
+.map{display:flex;flex-wrap:wrap;align-content:flex-start;gap:8px;padding-top:5px}.map svg,.map img{display:block}
+.map path{fill:var(--state)}.map img{image-rendering:pixelated;background:var(--empty)}
 .failure{padding:15px 0;border-top:1px solid var(--line)}
 .failure p,.failure pre{margin:5px 0}.failure pre{padding:9px 12px;white-space:pre-wrap;overflow-wrap:anywhere}
 .failure dl{margin:6px 0;display:grid;grid-template-columns:max-content minmax(0,1fr);gap:2px 14px}
@@ -97,7 +98,7 @@ def page(title: str, body: str, *, state: str, refresh_s: int | None = None, sty
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
         f'{refresh}<title>{text(title)}</title>\n<link rel="icon" href="{icon}">\n'
-        f"<style>{_STYLE}{state_style()}{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>{_STYLE}{block_maps.style()}{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -208,35 +209,49 @@ def _times(status: Status) -> list[str]:
 def _tiles(counts: dict[str, int], total: int) -> str:
     """The counts, which are the legend of bars and maps as well."""
     shown = {**counts, "to do": total - sum(counts.values())}
-    order = ("done", "running", "to do", "waiting", "failed", "masked")
     tiles = (
-        f'<div><b>{shown[name]:,}</b><span class="key {name.replace(" ", "-")}">{name}</span></div>' for name in order
+        f'<div><b class="{"some" if shown[name] else "none"}">{shown[name]:,}</b>'
+        f'<span class="key {name.replace(" ", "-")}">{name}</span></div>'
+        for name in ("done", "running", "to do", "waiting", "failed", "masked")
     )
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
 def _tasks(tasks: list[TaskStatus]) -> str:
-    rows = "".join(_task(task) for task in tasks)
-    note = "A square is a block: x to the right, y down. Tasks run in this order, one after the other."
-    return f'<p class="soft">{note}</p>{rows}'
+    rows = []
+    before = ""
+    for task in tasks:
+        stage = task.task.partition("/")[0]
+        rows.append(_task(task, again=stage == before))
+        before = stage
+    note = (
+        "One after the other, in this order. A square is a block, x to the right, y down, layers along z side by side; "
+        "of large grids the map looks through all layers."
+    )
+    return f'<p class="soft">{note}</p>{"".join(rows)}'
 
 
-def _task(task: TaskStatus) -> str:
+def _task(task: TaskStatus, *, again: bool) -> str:
+    """A row; `again`: the stage's name stands in the row above already."""
     counts = {name: getattr(task, name) for name in COUNTED}
     stage, _, sweep = task.task.partition("/")
-    idle = not any(counts.values())
-    told = f"{task.done + task.masked:,} of {task.total:,}" if not idle else f"{task.total:,} to do"
+    kind = "task again" if again else "task"
+    name = f'<div class="name">{text(stage)}<span>/{text(sweep)}</span></div>'
+    if not any(counts.values()):
+        return f'<div class="{kind} idle">{name}<div>{_blocks(task.total)} to do</div></div>'
     keys = "".join(
-        f'<span class="key {name}">{counts[name]:,} {name}</span>'
-        for name in ("running", "waiting", "failed", "masked")
-        if counts[name]
+        f'<span class="key {state}">{counts[state]:,} {state}</span>' for state in COUNTED[1:] if counts[state]
     )
-    beyond = '<small class="soft">too many blocks for a map</small>' if not task.states and not idle else ""
+    picture = block_maps.block_map(task.states, task.grid) or '<p class="soft">too many blocks for a map</p>'
+    told = f"{task.done + task.masked:,} of {_blocks(task.total)}"
     return (
-        f'<div class="task{" idle" if idle else ""}"><div class="name">{text(stage)}<span> / {text(sweep)}</span></div>'
-        f'<div><div class="line"><span>{told}</span><span class="soft">{_pace(task)}</span></div>{bar(counts, task.total)}'
-        f'<div class="keys">{keys}</div></div><div>{beyond or block_map(task.states, task.grid)}</div></div>'
+        f'<div class="{kind}">{name}<div><div class="line"><span>{told}</span><span class="soft">{_pace(task)}</span>'
+        f'</div>{bar(counts, task.total)}<div class="keys">{keys}</div></div>{picture}</div>'
     )
+
+
+def _blocks(count: int) -> str:
+    return "1 block" if count == 1 else f"{count:,} blocks"
 
 
 def _pace(task: TaskStatus) -> str:
@@ -244,7 +259,7 @@ def _pace(task: TaskStatus) -> str:
     parts = []
     if task.kept:
         parts.append(f"{task.kept:,} kept from before")
-    if task.blocks_per_s:
+    if task.blocks_per_s and task.total > 1:
         parts.append(_rate(task.blocks_per_s))
     if task.seconds_left:
         parts.append(f"{duration(task.seconds_left)} left")

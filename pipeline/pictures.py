@@ -152,11 +152,11 @@ def png_uri(picture: Rgb) -> str:
     return _uri(Image.fromarray(np.ascontiguousarray(picture)))
 
 
-def palette_png_uri(indices_YX: Plane, palette: list[tuple[int, int, int]], *, clear: int) -> str:
-    """A picture of few colours, one of them transparent."""
+def palette_png_uri(indices_YX: Plane, palette: list[tuple[int, int, int]], opacity: list[int]) -> str:
+    """A picture of few colours, each with its opacity."""
     image = Image.fromarray(np.ascontiguousarray(indices_YX, dtype=np.uint8))
     image.putpalette([channel for entry in palette for channel in entry])
-    return _uri(image, transparency=clear)
+    return _uri(image, transparency=bytes(opacity))
 
 
 def _uri(image: Image.Image, **options: Any) -> str:

@@ -70,7 +70,7 @@ def section(keys: Kernel, z: Kernel) -> Kernel:
 
 @compiled
 def membrane(cleft_nm: Kernel, depth_nm: Kernel, across_nm: Kernel) -> Kernel:
-    """Darkness of two membranes and the cleft between them; `across_nm` is how far the section carries them sideways."""
+    """Darkness of two membranes and their cleft; `across_nm` is how far the section carries them sideways."""
     wide = math.sqrt(F(MEMBRANE_NM * MEMBRANE_NM) + across_nm * across_nm)
     u = abs(depth_nm - cleft_nm * (F(MEMBRANE_NM) / wide)) / (wide * F(1.5))
     if u >= F(1.0):
@@ -168,9 +168,9 @@ def density(keys: Kernel, labels: Kernel, depth_nm: Kernel, place_nm: Kernel) ->
     pair = mix(keys[SYNAPSE] + mix(min(labels[0], labels[1])) + max(labels[0], labels[1]))
     if share(pair, 0) > F(0.3):
         return F(0.0)
-    scale = 1.0 / 520.0
+    scale = 1.0 / 280.0
     strength, _, _ = noise3(pair, place_nm[0] * scale, place_nm[1] * scale, place_nm[2] * scale)
-    if strength < 0.6:
+    if strength < 0.64:
         return F(0.0)
     reach = F(46.0) if labels[0] < labels[1] else F(22.0)
-    return F(80.0) * max(F(0.0), F(1.0) - depth_nm / reach) * F(min(1.0, (strength - 0.6) * 8.0))
+    return F(70.0) * max(F(0.0), F(1.0) - depth_nm / reach) * F(min(1.0, (strength - 0.64) * 9.0))

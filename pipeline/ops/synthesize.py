@@ -33,11 +33,11 @@ from pipeline.ops.position_hash import U64, Kernel, bell, compiled, hash3, mix, 
 
 F = np.float32
 
-GAP_NM = 12.0  # truth is 0 this near to a boundary
+GAP_NM = 11.0  # truth is 0 this near to a boundary
 CELL_NM = (60.0, 60.0, 96.0)
 SHIFT_VX = 10  # a section is displaced by at most this
 MOST = 192  # capsules that can matter in a cell
-SHEARS_NM = ((6000.0, 1900.0), (1500.0, 330.0), (480.0, 62.0))  # period and amplitude
+SHEARS_NM = ((6000.0, 1900.0), (1500.0, 330.0), (430.0, 74.0))  # period and amplitude
 NOBODY = np.iinfo(np.int64).max
 SLOT = 0xFFFFFFFF
 FARTHEST_NM = 250e6  # node indices must fit their bits
@@ -338,7 +338,7 @@ def expose(keys: Kernel, section: Kernel, grey: Kernel, at: Kernel, image: Kerne
     blank = F(90.0) + F(100.0) * share(hash3(keys[micrograph.SECTION], z, 9, 9), 0)
     gain, offset = F(section.gain), F(128.0) - F(128.0) * F(section.gain) + F(section.offset)
     for i in range(image.size):
-        noise = F(8.5) * bell(hash3(fine, z, y, x + i)) + F(6.0) * bell(hash3(coarse, z, y >> 1, (x + i) >> 1))
+        noise = F(7.0) * bell(hash3(fine, z, y, x + i)) + F(5.5) * bell(hash3(coarse, z, y >> 1, (x + i) >> 1))
         value = blank + F(0.3) * noise if section.missing else grey[i] * gain + offset + noise
         image[i] = np.uint8(min(max(value + F(0.5), F(0.0)), F(255.0)))
 

@@ -15,6 +15,7 @@ from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
+from pipeline.tables import Table
 from workers.block import BlockRef
 
 EDGE_BYTES = 300  # an edge while chunks are gathered, combined and merged
@@ -34,7 +35,7 @@ class _Chunk:
         found = agglomerate(self.children, self.box, floor=self.floor)
         part, tree = found.part, found.tree
         low = {side: edges.columns() for side, edges in zip(faces.LOW, part.low, strict=True)}
-        sections = {
+        sections: dict[str, Table] = {
             "nodes": {"name": part.name, "mask": part.mask},
             "edges": part.edges.columns(),
             **low,

@@ -3,7 +3,7 @@
 Passes: `thresholds` settles the two codes once for the volume. `up0` cuts every block into pieces and writes their
 names voxel by voxel; `up1` .. `upL` join them, with tables and face slabs alone. `down(L-1)` .. `down0` carry final
 names back. The label volume keeps the pieces' names: the table `names` of down0 says which fragment each belongs to.
-Blocks that predict has masked out altogether have no voxels here.
+A block where predict has masked everything holds no voxels and writes nothing.
 """
 
 from __future__ import annotations
@@ -146,16 +146,16 @@ class Fragments(TabularStage):
 
     def masked(self, sweep: str, index: Index) -> bool:
         """A block is masked if predict has masked everything in it."""
-        return sweep != "thresholds" and not any(True for _ in self._codes_refs(self.box(sweep, index)))
+        return sweep != "thresholds" and not any(True for _ in self.codes_refs(self.box(sweep, index)))
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """Codes, the children's tables, or the block's own and its parent's."""
         if sweep == "thresholds":
             percentile = self.site.config.fragments.thresholds == "percentile"
-            return list(self._codes_refs(self.site.layer.roi)) if percentile else []
+            return list(self.codes_refs(self.site.layer.roi)) if percentile else []
         direction, level = self._level(sweep)
         if sweep == "up0":
-            return [BlockRef(self.task("thresholds"), ONLY), *self._codes_refs(self._with_halo(index))]
+            return [BlockRef(self.task("thresholds"), ONLY), *self.codes_refs(self._with_halo(index))]
         if direction == "up":
             return [BlockRef(self.task(f"up{level - 1}"), child) for child in self._children(level, index)]
         needs = [BlockRef(self.task(f"up{level}"), index)]
@@ -283,9 +283,19 @@ class Fragments(TabularStage):
     def _with_halo(self, index: Index) -> Box:
         return self.grids[0].block_box(index).grow(HALO).clip(self.site.layer.roi)
 
-    def _codes_refs(self, box: Box) -> Iterable[BlockRef]:
+    def codes_refs(self, box: Box) -> Iterable[BlockRef]:
         """The predict blocks with codes in a box."""
-        return (ref for ref in self.predict.refs("blocks", box) if not self.predict.masked("blocks", ref.index))
+        return (ref for ref in self.predict.refs("blocks", box) if not self._is_masked(ref.index))
+
+    def _is_masked(self, index: Index) -> bool:
+        """Whether a predict block is masked; remembered, because it takes reading the masks."""
+        if index not in self._known_masked:
+            self._known_masked[index] = self.predict.masked("blocks", index)
+        return self._known_masked[index]
+
+    @cached_property
+    def _known_masked(self) -> dict[Index, bool]:
+        return {}
 
 
 def _sections(joined: Joined) -> dict[str, Table]:

@@ -19,6 +19,7 @@ from pipeline.stages.fragments import Fragments
 from pipeline.stages.predict import Predict
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
+from pipeline.tables import Table
 from workers.block import BlockRef
 
 VOXEL_BYTES = 36  # codes, labels, renamed and padded labels
@@ -40,10 +41,10 @@ class _Block:
     def compute(self) -> Tables:
         own = nodes(self.labels_ZYX, self.internal)
         found = contacts(self.labels_ZYX, self.codes_CZYX, self.before, code_table=self.code_table, place=self.place)
-        sections = {"nodes": {"name": own.name, "volume": own.volume, "mask": own.mask}}
-        edges = {section: _columns(part) for section, part in found.items()}
+        sections: dict[str, Table] = {"nodes": {"name": own.name, "volume": own.volume, "mask": own.mask}}
+        sections |= {section: _columns(part) for section, part in found.items()}
         summary = {"nodes": own.name.size, "edges": sum(part.edges.size for part in found.values())}
-        return Tables({**sections, **edges}, summary)
+        return Tables(sections, summary)
 
 
 class RegionGraph(TabularStage):
@@ -85,8 +86,7 @@ class RegionGraph(TabularStage):
         refs = self.fragments.label_refs(index)
         for _, before in self._before(index):
             refs += self.fragments.label_refs(before)
-        codes = self.predict.refs("blocks", self.box(sweep, index))
-        return refs + [ref for ref in codes if not self.predict.masked("blocks", ref.index)]
+        return [*refs, *self.fragments.codes_refs(self.box(sweep, index))]
 
     def prepare(self) -> None:
         """Refuse a layer whose voxels do not fit into ties."""

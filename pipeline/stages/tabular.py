@@ -1,4 +1,4 @@
-"""What the stages on fragments and their graph share: a block's work, and tables (with labels, sometimes) as its result.
+"""What the stages on fragments and their graph share: a block's work, and tables (sometimes labels) as its result.
 
 The inputs of a block are a dataclass for each kind of pass: arrays and tables, and a `compute` that calls the op.
 """

@@ -15,6 +15,7 @@ from pipeline import durable, volumes
 from pipeline.errors import ChunkCorrupt, ChunkMissing, IdentityMismatch, NotFinite, StorageBusy, WrongShape, WrongType
 from pipeline.geometry import Box, VoxelSize
 from pipeline.volumes import ArraySpec, Volume, array_error, digest, write_multiscale
+from workers import files as durable_files
 
 BLOCK = Box((0, 0, 0), (8, 16, 16))
 SIZE = VoxelSize.from_nm((30, 6, 6))
@@ -374,8 +375,8 @@ def test_the_digest_is_of_values():
 
 def test_every_folder_and_file_is_synced_before_a_write_returns(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(durable, "sync_folder", lambda folder: synced.append(folder))
-    monkeypatch.setattr(durable, "_synced", set())
+    monkeypatch.setattr(durable_files, "sync_folder", lambda folder: synced.append(folder))
+    monkeypatch.setattr(durable_files, "_synced", set())
     volume = Volume.create(tmp_path / "stage" / "a", spec())
     assert {tmp_path, tmp_path / "stage", volume.path} <= set(synced)
     synced.clear()
