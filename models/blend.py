@@ -45,11 +45,11 @@ class Blend:
         origin = (self._window, *self._begin[1:])
         in_sums = tuple(slice(b - o, e - o) for b, e, o in zip(begin, end, origin, strict=True))
         for channel, offset in enumerate(self._offsets):
-            weighted = levels_CZYX[(channel, *in_patch)].to(torch.int64)
+            weighted = levels_CZYX[channel][in_patch].to(torch.int64)
             for axis in range(3):
                 weights = self._lattice.axes[axis].weights(index[axis], offset[axis])[in_patch[axis]]
                 weighted *= self._along(weights, axis)
-            self._sums[(channel, *in_sums)] += weighted
+            self._sums[channel][in_sums] += weighted
 
     def close(self) -> NDArray[np.uint8]:
         """The codes of the box, CZYX."""

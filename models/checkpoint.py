@@ -65,7 +65,9 @@ def _fill(network: nn.Module, tensors: dict[str, Any], path: Path) -> None:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise WeightsInvalid(f"the weights do not fit the architecture in their spec: {reason}", where=str(path)) from None
+        raise WeightsInvalid(
+            f"the weights do not fit the architecture in their spec: {reason}", where=str(path)
+        ) from None
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsInvalid(f"the tensor {name!r} holds NaN or infinity", where=str(path))

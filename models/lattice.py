@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
-from math import exp, log
+from math import exp, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,8 @@ class Axis:
 
 def _bump(position: int, patch: int) -> float:
     u = (position + 1) / (patch + 1)
-    return -((u * (1 - u)) ** -1.5)
+    room = u * (1 - u)
+    return -1.0 / (room * sqrt(room))
 
 
 @lru_cache(maxsize=4096)
@@ -129,8 +130,7 @@ class Lattice:
     def touching(self, begin: Index, end: Index) -> Iterator[Index]:
         """The patches that share a voxel with a box, the first axis slowest."""
         ranges = (axis.touching(b, e) for axis, b, e in zip(self.axes, begin, end, strict=True))
-        for z, y, x in product(*ranges):
-            yield (z, y, x)
+        yield from product(*ranges)
 
     def count(self, begin: Index, end: Index) -> int:
         """How many patches share a voxel with a box."""

@@ -29,9 +29,9 @@ def _one_offset(labels_BZYX: Tensor, offset: Index) -> tuple[Tensor, Tensor]:
     extents = labels_BZYX.shape[1:]
     here = tuple(slice(max(0, -o), min(n, n - o)) for o, n in zip(offset, extents, strict=True))
     there = tuple(slice(max(0, o), min(n, n + o)) for o, n in zip(offset, extents, strict=True))
-    mine, partner = labels_BZYX[(..., *here)], labels_BZYX[(..., *there)]
-    targets[(..., *here)] = ((mine == partner) & (mine > 0)).to(torch.float32)
-    valid[(..., *here)] = 1.0
+    mine, partner = labels_BZYX[:, *here], labels_BZYX[:, *there]
+    targets[:, *here] = ((mine == partner) & (mine > 0)).to(torch.float32)
+    valid[:, *here] = 1.0
     return targets, valid
 
 

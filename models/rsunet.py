@@ -13,6 +13,7 @@ patch alone, whatever else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -64,7 +65,7 @@ class RSUNet(nn.Module):
 
     def __init__(self, widths: Sequence[int], heads: Mapping[str, int]) -> None:
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.widths = tuple(widths)
         self.entry = nn.Conv3d(1, widths[0], IN_PLANE, padding=(0, 2, 2), bias=False)
         self.encoders = nn.ModuleList(

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,8 @@ def _check_patch(spec: WeightsSpec) -> None:
 def _check_code_table(table: Sequence[int]) -> None:
     _require(len(table) == CODES, f"the code table has {len(table)} entries, it needs {CODES}")
     _require(all(isinstance(value, int) for value in table), "the code table holds something else than whole numbers")
-    _require(
-        table[0] == 0 and table[-1] == TOP, f"the code table runs from {table[0]} to {table[-1]}, not 0 to {TOP}"
-    )
-    _require(all(a <= b for a, b in zip(table, table[1:], strict=False)), "the code table is not monotone")
+    _require(table[0] == 0 and table[-1] == TOP, f"the code table runs from {table[0]} to {table[-1]}, not 0 to {TOP}")
+    _require(all(a <= b for a, b in pairwise(table)), "the code table is not monotone")
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -161,7 +160,7 @@ def find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in (".json", ".safetensors"):
         return path.with_suffix(".json")
-    if path.parent == Path("."):
+    if "/" not in name_or_path:
         return SHIPPED / f"{name_or_path}.json"
     return path.with_name(path.name + ".json")
 

@@ -68,6 +68,7 @@ class Recipe:
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.0  # what the running average keeps of itself at every step; 0: no average
     seed: int = 0
+    samples: str = ""  # names the network and the samples: a training is only resumed with the same ones
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
@@ -209,7 +210,7 @@ def draw(samples: Sequence[Sample], recipe: Recipe, step: int) -> tuple[Tensor, 
         sample = samples[int(rng.integers(len(samples)))]
         begin = _corner(sample.image.shape, recipe.patch, rng)
         z, y, x = (b + p for b, p in zip(begin, recipe.patch, strict=True))
-        image = sample.image.read(begin, (z, y, x)).astype(np.float32) / 255
+        image = sample.image.read(begin, (z, y, x)).astype(np.float32) / np.float32(255)
         changed, truth = augment(image, sample.labels.read(begin, (z, y, x)), recipe.augmentation, rng)
         images.append(changed)
         labels.append(truth.astype(np.int64))

@@ -1,9 +1,10 @@
 """A task's blocks as a small picture, coloured by state.
 
 1. Few blocks: a panel for every layer of blocks along z, a square for every block.
-2. More: one picture that looks through the grid along z, or along another axis if that keeps more squares (a stack of
-   single blocks would be one square otherwise). A square shows the most severe of failed, waiting and running blocks
+2. More: one picture that looks through the grid along z, or along another axis if that keeps far more squares (a stack
+   of single blocks would be one square otherwise). A square shows the most severe of failed, waiting and running blocks
    behind it; without any of these, the more of its blocks are done (or masked) the stronger its colour.
+   It is drawn larger as long as there is something to see: blocks that run, wait, failed or are to do.
 3. Beyond `LONGEST` squares along an axis neighbours share a pixel by the same rule.
 """
 
@@ -27,9 +28,11 @@ COLOURS = {  # good on white and on black; failed and done differ in lightness t
 }
 
 WIDE_PX, HIGH_PX = 180, 84
+HIGHER_PX = 150
 SQUARE_PX = (5, 13)  # smallest and largest square of a panel
 PANEL_GAP_PX = 8
 LONGEST = 400
+ALONG_Z = 4  # another axis must keep so many times as many squares
 SHADES = 8
 AXES = "zyx"
 
@@ -42,7 +45,7 @@ def block_map(states: str, grid: Index) -> str:
     px = _square_px(grid)
     if px:
         return f'<div class="map">{"".join(_panel(layer, px) for layer in letters_ZYX)}</div>'
-    axis = max(range(3), key=lambda a: (letters_ZYX.size // grid[a], -a))
+    axis = min(range(3), key=lambda a: grid[a] if a else grid[a] / ALONG_Z)
     return f'<div class="map">{_through(letters_ZYX, axis)}</div>'
 
 
@@ -85,7 +88,8 @@ def _panel(letters_YX: NDArray[np.uint8], px: int) -> str:
 def _through(letters_ZYX: NDArray[np.uint8], axis: int) -> str:
     shaded, palette, opacity = _shaded(letters_ZYX, axis)
     rows, columns = (extent for a, extent in enumerate(letters_ZYX.shape) if a != axis)
-    scale = min(WIDE_PX / columns, HIGH_PX / rows)
+    settled = bool(np.isin(letters_ZYX, [ord("d"), ord("m")]).all())
+    scale = min(WIDE_PX / columns, (HIGH_PX if settled else HIGHER_PX) / rows)
     width, height = max(6, round(columns * scale)), max(6, round(rows * scale))
     told = f"{_told(letters_ZYX)}; looking along {AXES[axis]}"
     uri = palette_png_uri(shaded, palette, opacity)
@@ -114,7 +118,7 @@ def _shaded(
 
 def _counted(found_ZYX: NDArray[np.bool_], axis: int) -> Counts:
     """How many blocks of a state lie behind every pixel."""
-    counted = found_ZYX.sum(axis=axis, dtype=np.int64)
+    counted: Counts = found_ZYX.sum(axis=axis, dtype=np.int64)
     for across in (0, 1):
         step = -(-counted.shape[across] // LONGEST)
         if step > 1:

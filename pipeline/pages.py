@@ -15,6 +15,7 @@ from pipeline.progress import FailureStatus, Status, TaskStatus
 
 REFRESH_S = 5
 COUNTED = ("done", "masked", "running", "waiting", "failed")  # the rest is to do
+SHORTEST_S = 0.05  # what takes less is told as nothing
 SHOWN_OPEN = 12  # failures; the rest is folded
 FAILURES_BYTES = 400_000  # a page stays below a megabyte whatever happens
 MESSAGE_LIMIT = 2_000
@@ -53,8 +54,11 @@ a{color:inherit}
 code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 code{overflow-wrap:anywhere}
 pre{margin:8px 0;padding:14px 16px;background:var(--panel);border-radius:8px;overflow-x:auto}
+p.lead{margin:22px 0 0;font-size:16px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(104px,1fr));gap:10px 28px;margin:30px 0 18px}
-.tiles b{display:block;font-size:26px;line-height:1.25;font-weight:600;letter-spacing:-.01em}.none{color:var(--soft);opacity:.6}
+.tiles.four{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}
+.tiles b{display:block;font-size:26px;line-height:1.25;font-weight:600;letter-spacing:-.01em}
+.none{color:var(--soft);opacity:.6}
 .key{display:inline-flex;align-items:center;gap:7px;color:var(--soft);font-size:13px;white-space:nowrap}
 .key:before{content:"";width:9px;height:9px;border-radius:2px;background:var(--state)}
 .keys{display:flex;flex-wrap:wrap;gap:2px 18px}
@@ -64,7 +68,8 @@ pre{margin:8px 0;padding:14px 16px;background:var(--panel);border-radius:8px;ove
 .task{display:grid;grid-template-columns:190px minmax(0,1fr) 180px;gap:6px 32px;padding:15px 0 13px;
 border-top:1px solid var(--line)}
 .task.again{border:0;padding-top:2px}.task.again .name{color:var(--soft);font-weight:400}
-.task.idle{color:var(--soft);font-size:14px;padding:9px 0}.task.idle.again{padding-top:0}.task.idle .name{font-weight:400}
+.task.idle{color:var(--soft);font-size:14px;padding:9px 0}.task.idle.again{padding-top:0}
+.task.idle .name{font-weight:400}
 .name{font-weight:600;overflow-wrap:anywhere}.name span{color:var(--soft);font-weight:400}
 .line{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 24px;margin:0 0 6px}
 .keys:not(:empty){margin-top:6px}
@@ -75,10 +80,17 @@ border-top:1px solid var(--line)}
 .failure dl{margin:6px 0;display:grid;grid-template-columns:max-content minmax(0,1fr);gap:2px 14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 summary{cursor:pointer;padding:8px 0}
+.pairs{display:grid;grid-template-columns:170px minmax(0,1fr);gap:5px 32px;margin:12px 0}
+td code{font-size:12.5px}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;margin:10px 0;font-size:14px}
+th,td{text-align:right;padding:6px 0 6px 22px;border-bottom:1px solid var(--line);white-space:nowrap}
+th{color:var(--soft);font-weight:400}th:first-child,td:first-child{text-align:left;padding-left:0}
+.note{margin:26px 0 0;padding:13px 18px;border-left:4px solid var(--state);background:var(--panel);
+border-radius:0 8px 8px 0}.note p{margin:3px 0}
 footer{margin-top:64px;padding-top:16px;border-top:1px solid var(--line)}
 @media(max-width:720px){main{padding:28px 18px 56px}h1{font-size:25px}
-.task{grid-template-columns:minmax(0,1fr)}.tiles{grid-template-columns:repeat(3,1fr);gap:12px 16px}.tiles b{font-size:22px}
-.failure dl{grid-template-columns:minmax(0,1fr);gap:0}}
+.task{grid-template-columns:minmax(0,1fr)}.tiles{grid-template-columns:repeat(3,1fr);gap:12px 16px}
+.tiles b{font-size:22px}
+.failure dl,.pairs{grid-template-columns:minmax(0,1fr);gap:0}.pairs dd{margin-bottom:8px}}
 @media print{main{max-width:none;padding:0}}
 """
 
@@ -141,6 +153,23 @@ def bar(counts: dict[str, int], total: int, *, large: bool = False) -> str:
     left = total - sum(counts.values())
     rest = f'<span style="flex:{left} 0 0"></span>' if left > 0 else ""
     return f'<div class="bar{" large" if large else ""}">{parts}{rest}</div>'
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values beside each other; values are HTML."""
+    told = "".join(f"<dt>{text(name)}</dt><dd>{value}</dd>" for name, value in rows)
+    return f'<dl class="pairs">{told}</dl>'
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table; the first column names the row, the others are numbers."""
+    top = "".join(f"<th>{text(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(_cell(text(value)) for value in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(value: str) -> str:
+    return '<td class="none">0</td>' if value == "0" else f"<td>{value}</td>"
 
 
 def failure_list(failures: list[FailureStatus]) -> str:
@@ -263,7 +292,7 @@ def _pace(task: TaskStatus) -> str:
         parts.append(_rate(task.blocks_per_s))
     if task.seconds_left:
         parts.append(f"{duration(task.seconds_left)} left")
-    elif task.seconds:
+    elif task.seconds >= SHORTEST_S:
         parts.append(duration(task.seconds))
     return " · ".join(parts)
 

@@ -19,26 +19,28 @@ from PIL import Image
 
 Rgb = NDArray[np.uint8]  # (Y, X, 3)
 Plane = NDArray[Any]  # (Y, X), or any other two axes
+Shape = tuple[int, int]
 Colours = dict[int, tuple[int, int, int]]
 
 LONGEST_PX = 512
 TOP = 65535  # the integer that stands for affinity 1
 HUES = 360
-OVERLAY = 0.42  # share of the label's colour over the image
+OVERLAY = 0.5  # share of the label's colour over the image
 BORDER = 0.85
 HATCH = ((216, 217, 220), (186, 188, 193))
 HATCH_PX = 5
 
 
 # ---- size ----------------------------------------------------------------------------------------------------------
-def picture_shape(shape_vx: tuple[int, int], voxel_nm: tuple[float, float], longest_px: int = LONGEST_PX) -> Any:
+def picture_shape(shape_vx: Shape, voxel_nm: tuple[float, float], longest_px: int = LONGEST_PX) -> Shape:
     """Height and width in pixels of a section: physical proportions, the longer side at most `longest_px`."""
     size_nm = [count * size for count, size in zip(shape_vx, voxel_nm, strict=True)]
     per_nm = longest_px / max(size_nm)
-    return tuple(max(1, round(length * per_nm)) for length in size_nm)
+    height, width = (max(1, round(length * per_nm)) for length in size_nm)
+    return height, width
 
 
-def nearest(values: Plane, shape_px: tuple[int, int]) -> Plane:
+def nearest(values: Plane, shape_px: Shape) -> Plane:
     """A plane at another size: each pixel takes the voxel at its centre."""
     rows, columns = (
         (2 * np.arange(px) + 1) * vx // (2 * px) for px, vx in zip(shape_px, values.shape[-2:], strict=True)
@@ -46,7 +48,7 @@ def nearest(values: Plane, shape_px: tuple[int, int]) -> Plane:
     return values[..., rows[:, None], columns[None, :]]
 
 
-def averaged(image_YX: Plane, shape_px: tuple[int, int]) -> Plane:
+def averaged(image_YX: Plane, shape_px: Shape) -> Plane:
     """An 8-bit image at another size: each pixel takes the mean of the voxels that it covers."""
     picture = Image.fromarray(np.ascontiguousarray(image_YX, dtype=np.uint8))
     return np.asarray(picture.resize((shape_px[1], shape_px[0]), Image.Resampling.BOX))
@@ -91,8 +93,9 @@ def hatched(picture: Rgb, missing_YX: Plane) -> Rgb:
     """Diagonal stripes where nothing could be read."""
     if not missing_YX.any():
         return picture
-    y, x = np.indices(missing_YX.shape, sparse=True)
-    stripes = np.asarray(HATCH, np.uint8)[(y + x) // HATCH_PX % 2]
+    height, width = missing_YX.shape
+    diagonal = np.arange(height)[:, None] + np.arange(width)
+    stripes = np.asarray(HATCH, np.uint8)[diagonal // HATCH_PX % 2]
     return np.where(missing_YX[..., None], stripes, picture)
 
 
@@ -117,7 +120,7 @@ def colour_of_ids(ids: NDArray[np.uint64]) -> Rgb:
     for shift in (5.0, 3.0, 1.0):  # hue, strength, value to red, green, blue
         k = (hue + shift) % 6.0
         channels.append(value - value * strength * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0))
-    table = np.rint(np.stack(channels, axis=-1) * 255).astype(np.uint8)
+    table: Rgb = np.rint(np.stack(channels, axis=-1) * 255).astype(np.uint8)
     table[ids == 0] = 0
     return table
 
@@ -148,8 +151,9 @@ def matching_colours(truth: Plane, segmentation: Plane) -> Colours:
 
 # ---- files inside of pages -----------------------------------------------------------------------------------------
 def png_uri(picture: Rgb) -> str:
-    """A picture as a data URI."""
-    return _uri(Image.fromarray(np.ascontiguousarray(picture)))
+    """A picture as a data URI; one that has no colour takes a third of the bytes."""
+    plain = bool((picture == picture[..., :1]).all())
+    return _uri(Image.fromarray(np.ascontiguousarray(picture[..., 0] if plain else picture)))
 
 
 def palette_png_uri(indices_YX: Plane, palette: list[tuple[int, int, int]], opacity: list[int]) -> str:
@@ -161,5 +165,5 @@ def palette_png_uri(indices_YX: Plane, palette: list[tuple[int, int, int]], opac
 
 def _uri(image: Image.Image, **options: Any) -> str:
     buffer = BytesIO()
-    image.save(buffer, format="PNG", optimize=False, compress_level=9, **options)
+    image.save(buffer, format="PNG", compress_level=6, **options)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

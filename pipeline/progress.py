@@ -102,8 +102,8 @@ class Tracker:
     def begin(self, found: Survey) -> None:
         """A task starts."""
         task = self._entry(found)
-        task.kept = task.done
         self._task_began = time.monotonic()
+        task.kept = found.done
         self._show(found, task, {})
         self.event("task-start", task=task.task, **found.counts())
         self.publish(task, force=True)

@@ -29,6 +29,7 @@ from pipeline.errors import BadWeights, ConfigError
 from pipeline.geometry import Box, Index, VoxelSize
 from pipeline.ops import affinity_score
 from pipeline.ops.background import widen_background
+from pipeline.ops.resample import first_labels, mean_image
 from pipeline.ops.synthesize import generate
 
 if TYPE_CHECKING:
@@ -149,20 +150,6 @@ class InMemory:
         return self.values[Box(begin, end).slices()]
 
 
-def mean_image(image_ZYX: NDArray[np.uint8], factor: Index) -> NDArray[np.uint8]:
-    """Means, rounded half up."""
-    (z, y, x), (fz, fy, fx) = image_ZYX.shape, factor
-    cells = image_ZYX.reshape(z // fz, fz, y // fy, fy, x // fx, fx).sum(axis=(1, 3, 5), dtype=np.uint32)
-    count = fz * fy * fx
-    return ((cells + count // 2) // count).astype(np.uint8)
-
-
-def thin_labels(labels_ZYX: NDArray[np.uint64], factor: Index) -> NDArray[np.uint64]:
-    """The first voxel of every cell."""
-    z, y, x = factor
-    return labels_ZYX[::z, ::y, ::x]
-
-
 def make_volume(volumes: Volumes, seed: int, voxel_size_nm: Lengths) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
     """One generated volume at the network's voxel size: image and labels, ZYX."""
     factor = VoxelSize.from_nm(voxel_size_nm).ratio(VoxelSize.from_nm(volumes.voxel_size_nm))
@@ -173,11 +160,13 @@ def make_volume(volumes: Volumes, seed: int, voxel_size_nm: Lengths) -> tuple[ND
         )
     box = Box.of_shape(volumes.size).shift(volumes.begin)
     image, truth = generate(box, seed=seed, shape=box.end, voxel_size_nm=volumes.voxel_size_nm)
-    return mean_image(image, factor), widen_background(thin_labels(truth, factor))
+    return mean_image(image, factor), widen_background(first_labels(truth, factor))
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
-def train_from_config(path: Path, out: Path | None, *, on_progress: OnProgress = lambda s, n, m: None) -> dict[str, Any]:
+def train_from_config(
+    path: Path, out: Path | None, *, on_progress: OnProgress = lambda s, n, m: None
+) -> dict[str, Any]:
     """Train what a TOML file describes; weights, spec and resume state go to `out` (default: runs/NAME)."""
     config = load(path)
     folder = out or Path("runs") / config.name
@@ -213,7 +202,11 @@ def _train(config: TrainConfig, folder: Path, on_progress: OnProgress) -> dict[s
     )
     trained = train(network, samples, _recipe(config), offsets=spec.offsets, hooks=hooks)
     weights = folder / f"{config.name}.safetensors"
-    provenance = {"config": config.model_dump(mode="json"), "metrics": dict(trained.metrics), "torch": torch.__version__}
+    provenance = {
+        "config": config.model_dump(mode="json"),
+        "metrics": dict(trained.metrics),
+        "torch": torch.__version__,
+    }
     kept = save_weights(trained.network, _spec(config, provenance), weights)
     return {
         "weights": str(weights),
@@ -251,6 +244,7 @@ def _recipe(config: TrainConfig) -> Recipe:
         clip=t.clip,
         average=t.average,
         seed=t.seed,
+        samples=config.model_dump_json(include={"network", "volumes"}),
         augmentation=Augmentation(**config.augmentation.model_dump()),
     )
 
@@ -271,5 +265,3 @@ def _judge(config: TrainConfig, spec: WeightsSpec) -> Callable[[nn.Module], Mapp
         return {f"held_out_{name}": round(float(np.mean([s[name] for s in scores])), 5) for name in scores[0]}
 
     return judge
-
-

@@ -23,6 +23,7 @@ from pipeline.plan import Plan, Task
 from pipeline.rundir import RunFolder
 from pipeline.work import Ledger, TaskWork, load_plan
 from workers.block import Index, parse_index
+from workers.executors.daisy_executor import FROM_DAISY, claims_from_daisy
 from workers.fence import Fence
 from workers.journal import SUFFIX, Journal
 from workers.launch import die_with_parent
@@ -47,9 +48,7 @@ def worker(
     die_with_parent()
     member = _Member(folder, int(os.environ["NEUROTILE_EPOCH"]))
     signal.signal(signal.SIGTERM, member.on_terminate)
-    if "DAISY_CONTEXT" in os.environ:
-        from workers.executors.daisy_executor import claims_from_daisy
-
+    if FROM_DAISY in os.environ:
         member.do(member.plan.task(stage), claims_from_daisy())
     else:
         member.do_chain([stage, *then])

@@ -41,11 +41,11 @@ SLIP = 0.03
 class Section(NamedTuple):
     """How one section was cut and photographed."""
 
-    shift_y: int
-    shift_x: int
-    gain: float
-    offset: float
-    missing: bool
+    shift_y: Kernel
+    shift_x: Kernel
+    gain: Kernel
+    offset: Kernel
+    missing: Kernel
 
 
 def appearance(seed: int) -> tuple[np.uint64, ...]:
@@ -143,7 +143,7 @@ def mitochondrion(bits: Kernel, away: Kernel, t: Kernel, radius: Kernel) -> Kern
     dz = away[0] - (share(bits, 0) - F(0.5)) * loose
     dy = away[1] - (share(bits, 1) - F(0.5)) * loose
     dx = away[2] - (share(bits, 2) - F(0.5)) * loose
-    long = (t - F(0.5)) * (F(3.2) if thick else F(1.9))
+    long = (t - F(0.5)) * (F(3.2) if thick else F(2.1))
     s = math.sqrt((dz * dz + dy * dy + dx * dx) / (size * size) + long * long)
     if s >= F(1.1):
         return F(0.0)

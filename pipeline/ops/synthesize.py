@@ -1,7 +1,6 @@
 """Generated electron microscopy: an endless volume of neurites of which any box can be made on its own.
 
-1. Space is warped by shears, large ones first: z += n(y, x), y += n(z, x), x += n(z, y), with smooth noise n. Shears
-   can be undone, so nothing tears and nothing crosses: straight neurites become tortuous ones.
+1. Space is warped (`warped_cells`): straight neurites become tortuous ones, and nothing tears.
 2. In warped space a voxel belongs to the part with the least ratio of distance to radius (`neurites` makes the parts).
    No axis is ever swallowed by a thicker neighbour, so a neurite holds together along its axis.
 3. The distance to the boundary in physical nm is the difference of the two least ratios over the length of its
@@ -10,10 +9,9 @@
 5. Sections are displaced by a few pixels, image and truth together, as if cut and photographed one by one. About one
    in a hundred is missing: its image is an even grey, its truth is kept.
 
-All of it is evaluated in small cells that are anchored at the volume's origin: the warp at the cell's
-corners, linear in between, and the capsules that can matter inside it. A box is a set of cells, so every voxel is a
-function of the seed and its position alone. Arithmetic is restricted to integers and + - * / sqrt floor, which every
-machine rounds alike.
+All of it is evaluated in small cells anchored at the volume's origin, with the capsules that can matter inside. A box
+is a set of cells, so every voxel is a function of the seed and its position alone. Arithmetic is restricted to integers
+and + - * / sqrt floor, which every machine rounds alike.
 """
 
 from __future__ import annotations
@@ -27,29 +25,20 @@ from numpy.typing import NDArray
 from pipeline.errors import WrongShape, WrongVoxelSize
 from pipeline.geometry import Box, Index
 from pipeline.ops import micrograph
+from pipeline.ops.forest import SPACING_NM, drop
 from pipeline.ops.micrograph import appearance
-from pipeline.ops.neurites import CAPSULE, REACH, SPACING_NM, Skeleton, drop, skeleton
-from pipeline.ops.position_hash import U64, Kernel, bell, compiled, hash3, mix, noise2, share, subkey
+from pipeline.ops.neurites import CAPSULE, REACH, Skeleton, skeleton
+from pipeline.ops.position_hash import U64, Kernel, bell, compiled, hash3, mix, share
+from pipeline.ops.warped_cells import Lattice, advance, cells, enclose
 
 F = np.float32
 
 GAP_NM = 11.0  # truth is 0 this near to a boundary
-CELL_NM = (60.0, 60.0, 96.0)
 SHIFT_VX = 10  # a section is displaced by at most this
 MOST = 192  # capsules that can matter in a cell
-SHEARS_NM = ((6000.0, 1900.0), (1500.0, 330.0), (430.0, 74.0))  # period and amplitude
 NOBODY = np.iinfo(np.int64).max
 SLOT = 0xFFFFFFFF
 FARTHEST_NM = 250e6  # node indices must fit their bits
-
-
-class Lattice(NamedTuple):
-    """The cells that cover a box, and the warp at their corners."""
-
-    begin: NDArray[np.int64]  # index of the first cell
-    pitch: NDArray[np.int64]  # voxels per cell
-    voxel_nm: NDArray[np.float64]
-    corner: NDArray[np.float64]  # (nz + 1, ny + 1, nx + 1, 3) warped nm
 
 
 class Scene(NamedTuple):
@@ -66,7 +55,7 @@ class Cell(NamedTuple):
     """One cell: its candidates in its own coordinates, sorted by part."""
 
     shape: NDArray[np.float32]  # (MOST, CAPSULE + 1): start, radius, edge vector, growth of the radius, 1 / length ** 2
-    index: NDArray[np.int64]  # of the capsule
+    source: NDArray[np.int64]  # number of the capsule in the skeleton
     part: NDArray[np.uint64]
     label: NDArray[np.uint64]
     joint: NDArray[np.bool_]
@@ -87,56 +76,6 @@ class Row(NamedTuple):
     bits: NDArray[np.int32]  # the same memory as ratio
     rank: NDArray[np.int64]  # (3, n): of the part at hand, the least, the least of another part
     grey: NDArray[np.float32]  # (n,)
-
-
-@compiled
-def warp(keys: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
-    """Physical nm to warped nm."""
-    for octave in range(3):
-        period, reach = SHEARS_NM[octave]
-        scale = 1.0 / period
-        z += reach * noise2(keys[3 * octave], y * scale, x * scale)
-        y += reach * noise2(keys[3 * octave + 1], z * scale, x * scale)
-        x += reach * noise2(keys[3 * octave + 2], z * scale, y * scale)
-    return z, y, x
-
-
-@compiled
-def bend(keys: Kernel, lattice: Kernel) -> None:
-    """Evaluate the warp at every corner."""
-    nz, ny, nx, _ = lattice.corner.shape
-    step_z, step_y, step_x = lattice.pitch * lattice.voxel_nm
-    for k in range(nz):
-        for j in range(ny):
-            for i in range(nx):
-                at = (lattice.begin[0] + k) * step_z, (lattice.begin[1] + j) * step_y, (lattice.begin[2] + i) * step_x
-                z, y, x = warp(keys, at[0], at[1], at[2])
-                lattice.corner[k, j, i, 0], lattice.corner[k, j, i, 1], lattice.corner[k, j, i, 2] = z, y, x
-
-
-@compiled
-def enclose(lattice: Kernel, cell: Kernel, cell_state: Kernel) -> Kernel:
-    """Set a cell's origin and frame; returns a sphere around it: centre and radius, warped nm."""
-    k, j, i = cell
-    corners = lattice.corner[k : k + 2, j : j + 2, i : i + 2]
-    centre = np.zeros(3)
-    for axis in range(3):
-        cell_state.origin[axis] = corners[0, 0, 0, axis]
-        face = corners[:, :, :, axis]
-        along_z = (face[1, 0, 0] + face[1, 0, 1] + face[1, 1, 0] + face[1, 1, 1]) * 0.25
-        along_y = (face[0, 1, 0] + face[0, 1, 1] + face[1, 1, 0] + face[1, 1, 1]) * 0.25
-        along_x = (face[0, 0, 1] + face[0, 1, 1] + face[1, 0, 1] + face[1, 1, 1]) * 0.25
-        whole = (face[0, 0, 0] + face[0, 0, 1] + face[0, 1, 0] + face[0, 1, 1]) * 0.125 + along_z * 0.5
-        centre[axis] = whole
-        slopes = (2.0 * (along_z - whole), 2.0 * (along_y - whole), 2.0 * (along_x - whole))
-        for way in range(3):
-            cell_state.frame[axis, way] = F(slopes[way] / (lattice.pitch[way] * lattice.voxel_nm[way]))
-    far = 0.0
-    for corner in range(8):
-        at = corners[corner >> 2, (corner >> 1) & 1, corner & 1]
-        gap = (at[0] - centre[0]) ** 2 + (at[1] - centre[1]) ** 2 + (at[2] - centre[2]) ** 2
-        far = max(far, gap)
-    return (centre[0], centre[1], centre[2]), math.sqrt(far)
 
 
 @compiled
@@ -184,13 +123,13 @@ def admit(scene: Kernel, found: Kernel, count: Kernel, limit: Kernel, cell: Kern
             continue
         at = np.int64(found[0, n])
         slot = kept
-        while slot > 0 and part[cell.index[slot - 1]] > part[at]:
-            cell.index[slot] = cell.index[slot - 1]
+        while slot > 0 and part[cell.source[slot - 1]] > part[at]:
+            cell.source[slot] = cell.source[slot - 1]
             slot -= 1
-        cell.index[slot] = at
+        cell.source[slot] = at
         kept += 1
     for slot in range(kept):
-        c = scene.skeleton.capsule[cell.index[slot]]
+        c = scene.skeleton.capsule[cell.source[slot]]
         length = 0.0
         for axis in range(3):
             cell.shape[slot, axis] = F(c[axis] - cell.origin[axis])
@@ -198,8 +137,8 @@ def admit(scene: Kernel, found: Kernel, count: Kernel, limit: Kernel, cell: Kern
             cell.shape[slot, 4 + axis] = F(edge)
             length += edge * edge
         cell.shape[slot, 3], cell.shape[slot, 7] = F(c[3]), F(c[7] - c[3])
-        cell.part[slot], cell.label[slot] = part[cell.index[slot]], scene.skeleton.label[cell.index[slot]]
-        cell.joint[slot] = scene.skeleton.joint[cell.index[slot]]
+        cell.part[slot], cell.label[slot] = part[cell.source[slot]], scene.skeleton.label[cell.source[slot]]
+        cell.joint[slot] = scene.skeleton.joint[cell.source[slot]]
         key = scene.keys[micrograph.PIECE]
         cell.piece[slot] = hash3(key, np.int64(c[0]), np.int64(c[1]), np.int64(c[2]))
         cell.shape[slot, 8] = F(1.0 / length)
@@ -344,26 +283,6 @@ def expose(keys: Kernel, section: Kernel, grey: Kernel, at: Kernel, image: Kerne
 
 
 @compiled
-def advance(lattice: Kernel, cell: Kernel, state: Kernel, at: Kernel, row: Kernel) -> None:
-    """Warped positions of a run along x: linear between the cell's corners."""
-    k, j, i = cell
-    z, y, x, n = at
-    pitch = lattice.pitch
-    c = (z + 0.5) / pitch[0] - (lattice.begin[0] + k)
-    b = (y + 0.5) / pitch[1] - (lattice.begin[1] + j)
-    for axis in range(3):
-        corner = lattice.corner[k : k + 2, j : j + 2, i : i + 2, axis]
-        left = (corner[0, 0, 0] * (1 - b) + corner[0, 1, 0] * b) * (1 - c)
-        left += (corner[1, 0, 0] * (1 - b) + corner[1, 1, 0] * b) * c - state.origin[axis]
-        right = (corner[0, 0, 1] * (1 - b) + corner[0, 1, 1] * b) * (1 - c)
-        right += (corner[1, 0, 1] * (1 - b) + corner[1, 1, 1] * b) * c - state.origin[axis]
-        base, slope = F(left), F(right - left)
-        for n_x in range(n):
-            a = F(x + n_x - (lattice.begin[2] + i) * pitch[2]) + F(0.5)
-            row.point[axis, n_x] = base + slope * (a / F(pitch[2]))
-
-
-@compiled
 def paint_section(scene: Kernel, task: Kernel, row: Kernel, z: Kernel, out: Kernel) -> None:
     """Fill in what one cell shows in one section."""
     cell, kept, where = task
@@ -379,7 +298,7 @@ def paint_section(scene: Kernel, task: Kernel, row: Kernel, z: Kernel, out: Kern
     if n <= 0:
         return
     for y in range(y_from, y_to):
-        advance(lattice, where, cell, (z, y, x_from, n), row)
+        advance(lattice, where, cell.origin, (z, y, x_from, n), row.point)
         compete(scene, cell, kept, row, n)
         k, j, m = z - box[0, 0], y - section.shift_y - box[0, 1], x_from - section.shift_x - box[0, 2]
         shade(scene, cell, row, (z, y, x_from, n), truth[k, j, m : m + n])
@@ -399,25 +318,11 @@ def paint(scene: Kernel, cell: Kernel, row: Kernel, image: Kernel, truth: Kernel
         for j in range(ny - 1):
             for i in range(nx - 1):
                 where = (k, j, i)
-                centre, far = enclose(lattice, where, cell)
+                centre, far = enclose(lattice, where, cell.origin, cell.frame)
                 count, limit = survey(scene.skeleton, centre, far, found)
                 kept = admit(scene, found, count, limit, cell)
                 for z in range(z_from, z_to):
                     paint_section(scene, (cell, kept, where), row, z, (image, truth))
-
-
-def cells(box: Box, voxel_size_nm: tuple[float, float, float], seed: int) -> Lattice:
-    """The cells that a box can show, whatever its sections' displacements."""
-    voxel_nm = np.array(voxel_size_nm, np.float64)
-    pitch = np.maximum(1, np.floor(np.array(CELL_NM) / voxel_nm + 0.5).astype(np.int64))
-    wide = box.grow((0, SHIFT_VX, SHIFT_VX))
-    begin = np.array(wide.begin, np.int64) // pitch
-    end = -(-np.array(wide.end, np.int64) // pitch)
-    corners = tuple(int(n) + 1 for n in end - begin)
-    lattice = Lattice(begin, pitch, voxel_nm, np.empty((*corners, 3), np.float64))
-    keys = np.array([subkey(U64(seed), U64(2000 + shear)) for shear in range(9)], np.uint64)
-    bend(keys, lattice)
-    return lattice
 
 
 def empty_cell() -> Cell:
@@ -458,7 +363,7 @@ def generate(
     image, truth = np.empty(box.shape, np.uint8), np.empty(box.shape, np.uint64)
     if box.voxels == 0:
         return image, truth
-    lattice = cells(box, voxel_size_nm, seed)
+    lattice = cells(box.grow((0, SHIFT_VX, SHIFT_VX)), voxel_size_nm, seed)  # sections are displaced
     flat = lattice.corner.reshape(-1, 3)
     trees = skeleton(seed, self_touching, flat.min(axis=0), flat.max(axis=0))
     scene = Scene(lattice, trees, appearance(seed), np.array([box.begin, box.end], np.int64), self_touching)

@@ -32,8 +32,8 @@ from workers.block import BlockRef
 U64 = NDArray[np.uint64]
 ONLY: Index = (0, 0, 0)
 
-CUT_BYTES = 48  # a voxel of up0: codes, best edges, forest, labels, their shard being encoded
-JOIN_BYTES = 64  # a surface voxel of the children of a higher block: slabs, crossings, clusters
+CUT_BYTES = 48  # a voxel of up0: codes, best edges, forest, labels, their shard being encoded; measured: 33
+JOIN_BYTES = 64  # a surface voxel of the children of a higher block: slabs, crossings, clusters; measured: 28
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,10 @@ class Fragments(TabularStage):
         return Part(box, nodes["name"], nodes["volume"], nodes["mask"], slabs)
 
     # ---- for the stages that follow ----------------------------------------------------------------------------
+    def codes_refs(self, box: Box) -> Iterable[BlockRef]:
+        """The predict blocks with codes in a box."""
+        return (ref for ref in self.predict.refs("blocks", box) if not self._is_masked(ref.index))
+
     def label_refs(self, index: Index) -> list[BlockRef]:
         """The blocks behind the fragments of one level-0 block; none if it is masked."""
         return [] if self.masked("up0", index) else [BlockRef(self.task(sweep), index) for sweep in ("up0", "down0")]
@@ -282,10 +286,6 @@ class Fragments(TabularStage):
 
     def _with_halo(self, index: Index) -> Box:
         return self.grids[0].block_box(index).grow(HALO).clip(self.site.layer.roi)
-
-    def codes_refs(self, box: Box) -> Iterable[BlockRef]:
-        """The predict blocks with codes in a box."""
-        return (ref for ref in self.predict.refs("blocks", box) if not self._is_masked(ref.index))
 
     def _is_masked(self, index: Index) -> bool:
         """Whether a predict block is masked; remembered, because it takes reading the masks."""

@@ -58,6 +58,7 @@ class Predict(Stage[Inputs, Outputs]):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._networks = Networks(site)
+        self._all_skipped: dict[Index, bool] = {}
 
     # ---- what it is --------------------------------------------------------------------------------------------
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
@@ -98,7 +99,10 @@ class Predict(Stage[Inputs, Outputs]):
 
     def masked(self, sweep: str, index: Index) -> bool:
         """Whether skip masks cover the block, or the user accepted it as a hole."""
-        return self._grid.block_box(index) in self._holes or self._all_skipped(index)
+        box = self._grid.block_box(index)
+        if index not in self._all_skipped:
+            self._all_skipped[index] = bool(self._masks) and bool(skipped(self._masks, box).all())
+        return self._all_skipped[index] or box in self._holes
 
     def redundancy(self) -> float:
         """Patches evaluated per patch needed: what cutting into blocks costs."""
@@ -209,9 +213,6 @@ class Predict(Stage[Inputs, Outputs]):
         """The boxes of failed blocks that the user accepted."""
         names = (self.name, self.task(BLOCKS))
         return tuple(self._grid.block_box(hole.index) for hole in self.site.config.holes if hole.task in names)
-
-    def _all_skipped(self, index: Index) -> bool:
-        return bool(self._masks) and bool(skipped(self._masks, self._grid.block_box(index)).all())
 
     def _absent(self, box: Box) -> NDArray[np.bool_]:
         """Voxels of a box that are masked, in an accepted hole, or outside the region of interest."""

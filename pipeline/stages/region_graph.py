@@ -23,7 +23,7 @@ from pipeline.tables import Table
 from workers.block import BlockRef
 
 VOXEL_BYTES = 36  # codes, labels, renamed and padded labels
-ROW_BYTES = 220  # a row while it is collected, in a table that may be half empty, sorted and written
+ROW_BYTES = 220  # a row while it is collected, in a table that may be half empty, and sorted; measured: 140
 STORED_ROW_BYTES = 41
 
 

@@ -18,8 +18,8 @@ from pipeline.stages.stage import Stage, Written
 from pipeline.tables import Table, digest_tables, read_tables, write_tables
 from pipeline.volumes import ArraySpec, Volume, digest
 
-FRAGMENTS_PER_VOXEL = 1 / 50  # assumed by estimates; measured: 1/240 (smooth) to 1/4 (white noise)
-EDGES_PER_FRAGMENT = 6  # measured: 2 (smooth) to 5.3 (white noise)
+FRAGMENTS_PER_VOXEL = 1 / 50  # assumed by estimates; measured: 1/240 to 1/85 (smooth), 1/4 (white noise)
+EDGES_PER_FRAGMENT = 6  # measured: 2 to 2.6 (smooth), 5.3 (white noise)
 
 
 @dataclass(frozen=True)

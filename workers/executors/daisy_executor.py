@@ -8,18 +8,29 @@ listens on every interface; the cap on worker starts counts every start, so it m
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from workers.block import Index
+from workers.errors import Poison
 from workers.executors.job import Job
 from workers.launch import run_worker
 
 LOOPBACK = "127.0.0.1"
+ENOUGH_FALSE_STARTS = 4
+HOLD_S = 3.0
+PULSE_S = 0.5
+FROM_DAISY = "NEUROTILE_BLOCKS_FROM_DAISY"
+_FALSE_STARTS = "false-starts"
+_FIRST_CLAIM = "NEUROTILE_FIRST_CLAIM"
 
 
 class DaisyExecutor:
@@ -50,9 +61,17 @@ class DaisyExecutor:
             max_worker_restarts=20 + (job.deaths_allowed + 1) * len(job.ready),
             skip_mask=_skip_mask(job),
         )
-        daisy.run_blockwise(
-            task, progress=_Ticker(tick), block_tracking=False, return_states=True, host=LOOPBACK, summary=False
-        )
+        try:
+            with _Pulse(tick, job.logs):
+                daisy.run_blockwise(
+                    task, progress=False, block_tracking=False, return_states=True, host=LOOPBACK, summary=False
+                )
+        except (KeyboardInterrupt, RuntimeError) as ended:
+            if hopeless(job.logs):
+                raise _cannot_start(job) from None
+            if isinstance(ended, KeyboardInterrupt):
+                raise
+            # daisy gave the task up because too many workers died: the journals say which blocks are left
 
 
 def _skip_mask(job: Job) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -66,25 +85,61 @@ def _spawner(job: Job) -> Callable[[], None]:
     argv, environment, logs = job.argv, dict(job.environment), job.logs
 
     def spawn() -> None:
-        run_worker(argv, environment, logs / f"{os.getpid()}.log")
+        if hopeless(logs):
+            time.sleep(HOLD_S)  # daisy restarts workers so eagerly that it would not notice being stopped
+        claimed = logs / f"{os.getpid()}.claimed"
+        try:
+            run_worker(argv, {**environment, FROM_DAISY: "1", _FIRST_CLAIM: str(claimed)}, logs / f"{os.getpid()}.log")
+        except RuntimeError:
+            if not claimed.exists():
+                with (logs / _FALSE_STARTS).open("a") as file:
+                    file.write("x")
+            raise
 
     return spawn
 
 
-class _Ticker:
-    """daisy's progress observer, reduced to a pulse."""
+def hopeless(logs: Path) -> bool:
+    """Whether so many workers have ended badly before they took a block that no further one will do better."""
+    marks = logs / _FALSE_STARTS
+    return marks.exists() and marks.stat().st_size >= ENOUGH_FALSE_STARTS
 
-    def __init__(self, tick: Callable[[], None]) -> None:
+
+class _Pulse:
+    """Calls `tick` twice a second from a thread, and stops daisy when its workers cannot even start.
+
+    daisy's own observer is called only when a block moves, which a stuck task never does.
+    """
+
+    def __init__(self, tick: Callable[[], None], logs: Path) -> None:
         self._tick = tick
+        self._logs = logs
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
-    def on_start(self, *_: object, **__: object) -> None:
-        self._tick()
+    def __enter__(self) -> None:
+        self._thread.start()
 
-    def on_progress(self, *_: object, **__: object) -> None:
-        self._tick()
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
 
-    def on_finish(self, *_: object, **__: object) -> None:
-        self._tick()
+    def _beat(self) -> None:
+        while not self._over.wait(PULSE_S):
+            if hopeless(self._logs):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            self._tick()
+
+
+def _cannot_start(job: Job) -> Poison:
+    newest = max(job.logs.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    last = newest.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+    return Poison(
+        f"the workers of {job.task} end before they take a block: {last[0]}",
+        where=str(newest),
+        way_out=f"mend what it says, then run again; to try by hand: {' '.join(job.argv)}",
+    )
 
 
 class DaisyClaim:
@@ -106,12 +161,18 @@ def claims_from_daisy() -> Callable[[], DaisyClaim | None]:
 
     client = daisy.Client()
 
+    mark = os.environ.get(_FIRST_CLAIM)
+
     def claim_next() -> DaisyClaim | None:
+        nonlocal mark
         stack = ExitStack()
         block = stack.enter_context(client.acquire_block())
         if block is None:
             stack.close()
             return None
+        if mark is not None:
+            Path(mark).touch()
+            mark = None
         return DaisyClaim(block, stack)
 
     return claim_next

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def write_pair(folder: Path, content: bytes = b"weights", **changes: object) -> 
 
 def test_the_default_code_table_is_strictly_monotone_and_finest_at_both_ends():
     table = smooth_code_table()
-    steps = [b - a for a, b in zip(table, table[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(table)]
     assert table[0] == 0
     assert table[-1] == TOP
     assert min(steps) > 0
@@ -108,7 +109,7 @@ def test_changed_weights_are_refused(tmp_path: Path):
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path):
-    with pytest.raises(WeightsInvalid, match="cannot read.*nowhere"):
+    with pytest.raises(WeightsInvalid, match=r"cannot read.*nowhere"):
         load_spec(str(tmp_path / "nowhere.json"))
     path = write_pair(tmp_path)
     path.unlink()

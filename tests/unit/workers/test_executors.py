@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from workers.block import Index
+from workers.errors import Poison
 from workers.executors.daisy_executor import DaisyExecutor
 from workers.executors.job import Job
 from workers.executors.serial import SerialExecutor
@@ -95,3 +96,10 @@ def test_serial_keeps_the_order(tmp_path: Path) -> None:
 
     SerialExecutor().run(Job(**{**base.__dict__, "in_process": in_process}), lambda: None)
     assert seen == [(0, 0, 2), (0, 0, 1)]
+
+
+def test_workers_that_cannot_start_end_the_run(tmp_path: Path) -> None:
+    broken = job(tmp_path, (sys.executable, "-c", "raise SystemExit('no such module')"), [(0, 0, n) for n in range(3)])
+    broken = Job(**{**broken.__dict__, "deaths_allowed": 1000})  # without the guard: thousands of starts
+    with pytest.raises(Poison, match="no such module"):
+        DaisyExecutor().run(broken, lambda: None)

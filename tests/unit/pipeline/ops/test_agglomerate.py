@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def hierarchical(case: Case, block: tuple[int, int, int], step: Step = agglomera
     level = {index: graph_of(case, grids[0], index) for index in grids[0]}
     done = {i: step([part], part.box, floor=case.floor) for i, part in level.items() if part is not None}
     trees = [found.tree for found in done.values()]
-    for finer, grid in zip(grids, grids[1:], strict=False):
+    for finer, grid in pairwise(grids):
         above = {}
         for index in grid:
             parts = [done[child].part for child in finer.children(index) if child in done]
@@ -99,14 +100,14 @@ def global_edges(case: Case) -> Edges:
 
 
 def brute_force(edges: Edges, floor: float) -> Merges:
-    """Merge the best pair, recompute everything, again. Scores are fractions."""
+    """Merge the best pair, recompute everything, again. Order is that of fractions; the floor is a float, like a score."""
     rows = zip(*(column.tolist() for column in edges.columns().values()), strict=True)
     state = {(a, b): (total, count, tie) for a, b, total, count, tie in rows}
     merges = []
     while state:
         best = max(state, key=lambda pair: (Fraction(*state[pair][:2]), -state[pair][2]))
         total, count, _ = state.pop(best)
-        if Fraction(total, count) <= Fraction(floor):
+        if total / count <= floor:
             break
         keep, gone = best
         merges.append((total / count, keep, gone))
@@ -146,9 +147,7 @@ def test_every_grid_gives_the_labels_of_one_chunk_at_any_threshold(seed: int) ->
         for _ in range(2):
             blocks = hierarchical(case, tuple(int(n) for n in rng.integers(1, 7, 3)))
             for threshold in (case.floor, case.floor * 1.3, 0.5 * (case.floor + case.table[-1])):
-                np.testing.assert_array_equal(
-                    partition(case, blocks, threshold), partition(case, whole, threshold)
-                )
+                np.testing.assert_array_equal(partition(case, blocks, threshold), partition(case, whole, threshold))
 
 
 def test_a_tree_cut_higher_is_the_run_with_a_higher_floor() -> None:

@@ -5,7 +5,9 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.ops.background import widen_background
 
-LABELS = hnp.arrays(np.uint64, st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)), elements=st.integers(0, 3))
+LABELS = hnp.arrays(
+    np.uint64, st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)), elements=st.integers(0, 3)
+)
 
 
 def reference(labels: np.ndarray) -> np.ndarray:

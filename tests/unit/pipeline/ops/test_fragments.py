@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def hierarchical(case: Case, block: tuple[int, int, int], *, forget_faces: bool 
         mask = cut[index].mask * np.uint8(not forget_faces)
         part = pieces.Part(box, cut[index].name, cut[index].volume, mask, cut[index].slabs)
         up[0][index] = pieces.join([part], box, internal=internal, dust_vx=case.dust_vx)
-    for finer, grid in zip(grids, grids[1:], strict=False):
+    for finer, grid in pairwise(grids):
         level = {}
         for index in grid:
             parts = [up[-1][child].part for child in finer.children(index) if child in up[-1]]
@@ -106,9 +107,7 @@ def hierarchical(case: Case, block: tuple[int, int, int], *, forget_faces: bool 
     final = {(0, 0, 0): (top.old, top.new)} if top else {}
     for level in reversed(up[:-1]):
         final = {
-            index: pieces.compose(
-                joined.old, joined.new, joined.part.name, parent=final[tuple(i // 2 for i in index)]
-            )
+            index: pieces.compose(joined.old, joined.new, joined.part.name, parent=final[tuple(i // 2 for i in index)])
             for index, joined in level.items()
         }
     labels = np.zeros(case.roi.shape, np.uint64)

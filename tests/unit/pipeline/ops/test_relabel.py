@@ -23,7 +23,9 @@ def test_rename_is_a_dictionary(seed: int) -> None:
     table = dict(zip(old.tolist(), new.tolist(), strict=True))
     expected = [table.get(label, label) for label in labels.ravel().tolist()]
     assert rename(labels, old, new).ravel().tolist() == expected
-    np.testing.assert_array_equal(rename(labels.transpose(2, 0, 1), old, new), rename(labels, old, new).transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        rename(labels.transpose(2, 0, 1), old, new), rename(labels, old, new).transpose(2, 0, 1)
+    )
 
 
 def test_rename_keeps_background_and_large_names() -> None:
