@@ -78,3 +78,10 @@ def deterministic() -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def device_class(device: str) -> str:
+    """What equal bits are promised on: the instruction set of a CPU as PyTorch uses it, or the model of a GPU."""
+    if device == "cpu":
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    return str(torch.cuda.get_device_name(device))

@@ -30,7 +30,7 @@ from models.augment import Augmentation, augment
 from models.checkpoint import load_state, save_state
 from models.engine import deterministic
 from models.errors import WeightsInvalid
-from models.losses import affinity_loss, affinity_targets
+from models.losses import Rebalance, affinity_loss, affinity_targets
 
 Index = tuple[int, int, int]
 Metrics = Mapping[str, float]
@@ -65,6 +65,7 @@ class Recipe:
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     warm_up: int = 0  # steps over which the rate rises
+    rebalance: Rebalance = "lee"
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.0  # what the running average keeps of itself at every step; 0: no average
     seed: int = 0
@@ -124,7 +125,7 @@ class Trainer:
             group["lr"] = self.recipe.rate(self.step)
         self.network.train()
         self.optimiser.zero_grad(set_to_none=True)
-        loss = affinity_loss(self.network(images)["affinity"], targets, valid)
+        loss = affinity_loss(self.network(images)["affinity"], targets, valid, rebalance=self.recipe.rebalance)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         self.optimiser.step()

@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.pictures import palette_png_uri
+from pipeline.png import palette_uri
 
 Index = tuple[int, int, int]
 Counts = NDArray[np.int64]
@@ -37,6 +39,7 @@ SHADES = 8
 AXES = "zyx"
 
 
+@lru_cache(maxsize=64)  # tasks that are over are drawn once, not whenever the page is written
 def block_map(states: str, grid: Index) -> str:
     """HTML of the map; `states` has one letter a block in z, y, x order."""
     if len(states) != grid[0] * grid[1] * grid[2]:
@@ -88,11 +91,11 @@ def _panel(letters_YX: NDArray[np.uint8], px: int) -> str:
 def _through(letters_ZYX: NDArray[np.uint8], axis: int) -> str:
     shaded, palette, opacity = _shaded(letters_ZYX, axis)
     rows, columns = (extent for a, extent in enumerate(letters_ZYX.shape) if a != axis)
-    settled = bool(np.isin(letters_ZYX, [ord("d"), ord("m")]).all())
+    settled = ((letters_ZYX == ord("d")) | (letters_ZYX == ord("m"))).all()
     scale = min(WIDE_PX / columns, (HIGH_PX if settled else HIGHER_PX) / rows)
     width, height = max(6, round(columns * scale)), max(6, round(rows * scale))
     told = f"{_told(letters_ZYX)}; looking along {AXES[axis]}"
-    uri = palette_png_uri(shaded, palette, opacity)
+    uri = palette_uri(shaded, palette, opacity)
     return f'<img alt="{told}" title="{told}" width="{width}" height="{height}" src="{uri}">'
 
 

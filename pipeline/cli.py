@@ -28,7 +28,7 @@ def build_app() -> App:
     """The application; a command's module is imported only when it is called or asked for help."""
     app = App(
         name="neurotile",
-        help="Neuron segmentation of electron-microscopy volumes, block by block: one answer on a laptop and a cluster.",
+        help="Neuron segmentation of electron-microscopy volumes, block by block: one answer on laptop and cluster.",
         version_flags=["--version"],
     )
     for name in COMMANDS:

@@ -94,6 +94,7 @@ class Predict(Section):
     device: str = Field("cpu", json_schema_extra=NOTHING)
     threads: int = Field(1, ge=1, json_schema_extra=NOTHING)
     batch: int = Field(1, ge=1, json_schema_extra=NOTHING)  # belongs to run.json; lower it when memory runs out
+    mixed_devices: bool = Field(False, json_schema_extra=NOTHING)  # let unlike devices share a run: bits may differ
     override: tuple[Override, ...] = ()
 
 
@@ -101,8 +102,8 @@ class Fragments(Section):
     """Steepest-ascent watershed. Thresholds are shares of the affinity range, or percentiles of its histogram."""
 
     thresholds: Literal["absolute", "percentile"] = "absolute"
-    low: Share = 0.3  # edges at or below do not exist; raise it when fragments leak
-    high: Share = 0.98  # edges at or above always join; lower it for fewer fragments
+    low: Share = 0.01  # edges at or below do not exist; raise it when fragments leak
+    high: Share = 0.999  # edges at or above always join; lower it for fewer fragments
     dust_vx: int = Field(0, ge=0)  # fragments with fewer voxels become background
 
 
@@ -110,13 +111,13 @@ class Agglomerate(Section):
     """Mean-affinity agglomeration."""
 
     score: Literal["mean"] = "mean"
-    floor: Share = 0.3  # where agglomeration stops and the stored merge tree begins
+    floor: Share = 0.1  # where agglomeration stops and the stored merge tree begins
 
 
 class Relabel(Section):
     """From the merge tree to labels."""
 
-    threshold: Share = 0.5  # any value from agglomerate.floor up; a relabel away
+    threshold: Share = 0.2  # any value from agglomerate.floor up; a relabel away
 
 
 class Pyramid(Section):
@@ -163,13 +164,6 @@ class Limits(Section):
     table_gb: float = Field(8.0, gt=0, json_schema_extra=NOTHING)  # memory of the global relabel step
 
 
-class Hole(Section):
-    """A failed block that the user accepted as missing: it is masked, and the report says so."""
-
-    task: str
-    index: Triple
-
-
 class RunConfig(Section):
     """A whole run."""
 
@@ -185,7 +179,7 @@ class RunConfig(Section):
     blocks: Blocks = Blocks()
     workers: Workers = Workers()
     limits: Limits = Limits()
-    holes: tuple[Hole, ...] = ()
+    holes: tuple[Region, ...] = ()  # of blocks that failed and were accepted as missing; the report says so
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

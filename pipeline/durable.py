@@ -52,14 +52,14 @@ def storage_error(code: int | None, what: str, *, where: str) -> StorageBusy | C
         return ChunkMissing(
             "a file that should be here is missing",
             where=where,
-            way_out="`neurotile verify RUN` finds the blocks it belongs to, `neurotile run RUN` makes them again",
+            way_out="`neurotile verify RUN` finds the blocks it belongs to, `neurotile run --out RUN` makes them again",
         )
     if code in _FULL:
-        way_out = "free space (or raise the quota) on this file system, then `neurotile run RUN`"
+        way_out = "free space (or raise the quota) on this file system, then `neurotile run --out RUN`"
     elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        way_out = "make this place readable and writable for this user, then `neurotile run RUN`"
+        way_out = "make this place readable and writable for this user, then `neurotile run --out RUN`"
     else:
-        way_out = "check the disk and the mount, then `neurotile run RUN`"
+        way_out = "check the disk and the mount, then `neurotile run --out RUN`"
     return StorageBusy(f"the storage refused: {what}", where=where, way_out=way_out)
 
 

@@ -14,7 +14,8 @@ workers.errors.WorkError
 │   ├── ChunkError         stored data cannot be trusted
 │   │   ├── ChunkMissing   no bytes where a receipt, or the input itself, promises them
 │   │   └── ChunkCorrupt   bytes fail their checksum, or do not match their receipt
-│   └── BadWeights         a weights file or its spec is not valid
+│   ├── BadWeights         a weights file or its spec is not valid
+│   └── WrongDevice        a worker's device is not of the run's class
 ├── ConfigError            the TOML file cannot be understood or asks for the impossible (exit 2)
 │   └── CannotWork         the plan refuses: memory, disk, inodes, id range (exit 2)
 ├── IdentityMismatch       the directory holds a run with another identity (exit 78)
@@ -74,6 +75,10 @@ class ChunkCorrupt(ChunkError):
 
 class BadWeights(Poison):
     """A weights file or its spec is not valid."""
+
+
+class WrongDevice(Poison):
+    """A worker's device is not of the class that the run's first block was computed on."""
 
 
 class ConfigError(WorkError):

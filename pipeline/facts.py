@@ -12,9 +12,8 @@ from models.errors import WeightsInvalid
 from models.spec import WeightsSpec, load_spec
 from pipeline.config import Region, RunConfig
 from pipeline.errors import BadWeights, CannotWork, ConfigError, WrongShape, WrongType, WrongVoxelSize
-from pipeline.geometry import AXES, ID_BITS_PER_AXIS, Box, Index, VoxelSize
+from pipeline.geometry import AXES, ID_BITS_PER_AXIS, Box, Index, Layer, VoxelSize
 from pipeline.sources import Source, open_source
-from pipeline.stages.stage import Layer
 
 Facts = dict[str, Any]
 

@@ -19,6 +19,7 @@ from pipeline.geometry import AXES, Box, Grid, Index, VoxelSize
 from pipeline.pages import text
 from pipeline.pictures import Plane, Rgb
 from pipeline.plan import Plan
+from pipeline.png import rgb_uri
 from pipeline.run import Outcome
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.predict import CHANNELS, Predict
@@ -176,7 +177,7 @@ def _panels(outcome: Outcome, cut: Cut) -> Iterator[Panel]:
     yield Panel("Segmentation", "one colour per segment", labels, lambda p: pictures.overlay(grey_YX, p))
     if plan.facts["truth"] is not None:
         evaluate = of_kind(plan, Evaluate)
-        truth = take(cut, evaluate.sweep(BLOCKS).grid, evaluate._read_truth)
+        truth = take(cut, evaluate.sweep(BLOCKS).grid, evaluate.read_truth)
         matched = pictures.matching_colours(truth.plane, labels.plane)
         alike = "an object has the colour of its segment if each is the other's best match in this cut"
         yield Panel("Truth", alike if matched else "", truth, lambda p: pictures.overlay(grey_YX, p, matched))
@@ -206,7 +207,7 @@ def _shot(cut: Cut, name: str, drawn: Rgb) -> str:
     bar_nm = scale_nm(cut.size_nm[1])
     return (
         f'<div class="shot"><img alt="{text(name)}, {text(cut)}" width="{width}" height="{height}" '
-        f'src="{pictures.png_uri(drawn)}">'
+        f'src="{rgb_uri(drawn)}">'
         f'<span class="scale" style="width:{100 * bar_nm / cut.size_nm[1]:.3f}%">{length(bar_nm)}</span></div>'
     )
 

@@ -181,3 +181,17 @@ class VoxelSize:
 
     def __str__(self) -> str:
         return " x ".join(f"{value:g}" for value in self.nm) + " nm"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The volume that is segmented: its full extent fixes coordinates, the region of interest limits writing."""
+
+    shape: Index
+    roi: Box
+    voxel_size: VoxelSize
+
+    @property
+    def box(self) -> Box:
+        """The whole layer."""
+        return Box.of_shape(self.shape)

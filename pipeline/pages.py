@@ -232,7 +232,7 @@ def status_page(status: Status) -> str:
 def _times(status: Status) -> list[str]:
     spent = f"{duration(status.seconds)} so far" if status.state == "running" else f"took {duration(status.seconds)}"
     lines = [f"started {text(moment(status.started))}, {spent}", f"<code>{text(status.run)}</code>"]
-    return [text(status.exact), *lines] if status.exact else lines
+    return lines
 
 
 def _tiles(counts: dict[str, int], total: int) -> str:

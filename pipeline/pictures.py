@@ -1,4 +1,4 @@
-"""Sections of volumes as pictures: arrays in, RGB arrays out, and PNG data URIs for pages that need no other file.
+"""Sections of volumes as pictures: arrays in, RGB arrays out.
 
 1. A section is drawn at the size of the picture, not of the array: images are averaged, codes and labels take the
    nearest voxel, and both axes share one physical scale, so that proportions are those of the tissue.
@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import base64
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -147,23 +145,3 @@ def matching_colours(truth: Plane, segmentation: Plane) -> Colours:
     agreed = {one: other for one, other in best_of_truth.items() if best_of_segment[other] == one}
     table = colour_of_ids(np.fromiter(agreed.values(), np.uint64, len(agreed)))
     return {one: (int(r), int(g), int(b)) for one, (r, g, b) in zip(agreed, table, strict=True)}
-
-
-# ---- files inside of pages -----------------------------------------------------------------------------------------
-def png_uri(picture: Rgb) -> str:
-    """A picture as a data URI; one that has no colour takes a third of the bytes."""
-    plain = bool((picture == picture[..., :1]).all())
-    return _uri(Image.fromarray(np.ascontiguousarray(picture[..., 0] if plain else picture)))
-
-
-def palette_png_uri(indices_YX: Plane, palette: list[tuple[int, int, int]], opacity: list[int]) -> str:
-    """A picture of few colours, each with its opacity."""
-    image = Image.fromarray(np.ascontiguousarray(indices_YX, dtype=np.uint8))
-    image.putpalette([channel for entry in palette for channel in entry])
-    return _uri(image, transparency=bytes(opacity))
-
-
-def _uri(image: Image.Image, **options: Any) -> str:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=6, **options)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

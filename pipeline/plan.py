@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.errors import CannotWork, ConfigError
 from pipeline.facts import Facts, layer_of
+from pipeline.geometry import Layer
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
@@ -23,7 +24,7 @@ from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
-from pipeline.stages.stage import Layer, Pass, Site, Stage
+from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.synthesize import Synthesize
 from workers.block import BlockRef
 
@@ -60,7 +61,8 @@ class Task:
     @property
     def memory_bytes(self) -> int:
         """The bound for a worker."""
-        return INTERPRETER_BYTES[self.stage.pool] + BLOCKS_IN_HAND * self.stage.memory_bytes(self.sweep.name)
+        in_hand = min(BLOCKS_IN_HAND, self.sweep.grid.count)
+        return INTERPRETER_BYTES[self.stage.pool] + in_hand * self.stage.memory_bytes(self.sweep.name)
 
 
 @dataclass(frozen=True)

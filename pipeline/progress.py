@@ -1,7 +1,7 @@
 """How a run stands: `status.json` and `status.html`, rewritten whole, and observers in a terminal.
 
 Schema of status.json: `run`, `state` (running | done | failed | stopped), `epoch`, `started`, `updated` (UTC, for
-people only), `seconds`, `exact` (which answer this is), `tasks` (in order; see TaskStatus), `failures` (see
+people only), `seconds`, `tasks` (in order; see TaskStatus), `failures` (see
 FailureStatus).
 """
 
@@ -68,7 +68,6 @@ class Status:
     started: str = ""
     updated: str = ""
     seconds: float = 0.0
-    exact: str = ""
     tasks: list[TaskStatus] = field(default_factory=list)
     failures: list[FailureStatus] = field(default_factory=list)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.figures import STYLE, TIMES, figures, length, of_kind
-from pipeline.geometry import AXES, VoxelSize
+from pipeline.geometry import AXES, Box, VoxelSize
 from pipeline.pages import duration, failure_list, header, moment, page, pairs, table, text
 from pipeline.progress import FailureStatus, now
 from pipeline.run import Outcome
@@ -96,7 +96,7 @@ def _warnings(outcome: Outcome) -> str:
         ]
         notes.append(_note("failed", f"{', '.join(parts)}: the result is incomplete."))
     if holes:
-        shown = ", ".join(f"{hole.task} {'.'.join(map(str, hole.index))}" for hole in holes[:HOLES_SHOWN])
+        shown = ", ".join(str(Box(hole.begin, hole.end)) for hole in holes[:HOLES_SHOWN])
         more = f" and {len(holes) - HOLES_SHOWN:,} more" if len(holes) > HOLES_SHOWN else ""
         counted = "1 accepted hole" if len(holes) == 1 else f"{len(holes):,} accepted holes"
         said = f"This result has {counted}: blocks that failed and were left out on request. {shown}{more}."
@@ -110,8 +110,8 @@ def _note(state: str, said: str) -> str:
 
 def _answer(outcome: Outcome) -> str:
     """Whether this result is exact."""
-    device = outcome.folder.load().get("device_class") if outcome.folder.exists() else None
-    told = f" ({device})." if device else "."
+    settled = outcome.folder.device
+    told = f" ({settled.read_text()})." if settled.exists() else "."
     return f'<p class="lead">{text(EXACT + told)}</p>'
 
 
@@ -160,9 +160,10 @@ def _objects(outcome: Outcome) -> str:
     merged = sum(_summed(outcome, "relabel", "forest", "merged"))
     voxels = sum(_summed(outcome, "relabel", "blocks", "voxels"))
     whole = outcome.plan.layer.roi.voxels
+    rest = "background or masked" if _count(outcome, "masked") else "background"
     told = (
         f"{fragments - merged:,} segments, made of {fragments:,} fragments; they hold {voxels:,} of {whole:,} voxels "
-        f"({100 * voxels / whole:.1f}\u00a0%), the rest is background."
+        f"({100 * voxels / whole:.1f}\u00a0%), the rest is {rest}."
     )
     products = " ".join(f"<code>{text(path.name)}</code>" for path in sorted(outcome.folder.root.glob("*.zarr")))
     return f'<p>{told}</p><p class="soft">In this folder: {products}</p>'
@@ -286,10 +287,16 @@ def _next(outcome: Outcome) -> str:
 
 
 def _versions(outcome: Outcome) -> str:
-    if not outcome.folder.exists():
-        return "versions not available"
-    versions = outcome.folder.load().get("versions", {})
-    return text(" · ".join(f"{name} {number}" for name, number in versions.items()))
+    versions = _record(outcome).get("versions", {})
+    return text(" · ".join(f"{name} {number}" for name, number in versions.items()) or "versions not available")
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    """What run.json says; nothing if it cannot be read."""
+    try:
+        return outcome.folder.load()
+    except WorkError:
+        return {}
 
 
 # ---- values as text ------------------------------------------------------------------------------------------------

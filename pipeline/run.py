@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, parse
+from pipeline.durable import sweep_partial
 from pipeline.facts import Facts, resolve
 from pipeline.identity import changes, insist
 from pipeline.plan import Plan, Task, build, refuse_what_cannot_work
@@ -29,9 +30,8 @@ from pipeline.progress import Observer, Page, Status, TaskStatus, Tracker
 from pipeline.rundir import RunFolder
 from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.relabel import Relabel
-from pipeline.durable import sweep_partial
 from pipeline.work import Ledger, Survey, TaskWork
-from workers.block import BlockRef, Index
+from workers.block import Index
 from workers.executors.daisy_executor import DaisyExecutor
 from workers.executors.job import Executor, Job
 from workers.executors.serial import SerialExecutor
@@ -250,6 +250,7 @@ class _Walk:
 
     def _in_process(self, task: Task, claims: Callable[[], Claim | None]) -> None:
         work = TaskWork(task, self.receipts, self.tracker.folder)
+        work.check_device(mixed=self.plan.config.predict.mixed_devices)
         retries = self.plan.config.workers.cpu.retries
         BlockLoop(work, self.journal, epoch=self.epoch, retries=retries).run(claims, read_ahead=False)
 

@@ -1,6 +1,7 @@
 """The run directory: where everything of a run stands.
 
 RUN/run.json          resolved config, facts about inputs and weights, versions
+RUN/device            class of device that the network runs on
 RUN/fence/            who runs, and the epoch
 RUN/journals/         receipts, one file per process that writes them
 RUN/events.jsonl      what happened, one line each
@@ -15,6 +16,8 @@ RUN/*.zarr            the products, as links to their data
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,20 @@ class RunFolder:
         """Write run.json, whole or not at all."""
         self.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.record, json.dumps({"format": FORMAT, **record}, indent=1).encode())
+
+    @property
+    def device(self) -> Path:
+        """The class of device of the first worker that ran the network."""
+        return self.root / "device"
+
+    def settle_device(self, device_class: str) -> str:
+        """The class of device that this run's network runs on: the first to ask decides."""
+        fresh = self.device.with_name(f"device.partial-{os.getpid()}-{os.urandom(4).hex()}")
+        fresh.write_text(device_class)
+        with suppress(FileExistsError):
+            os.link(fresh, self.device)
+        fresh.unlink()
+        return self.device.read_text()
 
     def exists(self) -> bool:
         """Whether a run was ever started here."""

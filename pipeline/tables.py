@@ -33,7 +33,7 @@ MAX_FILE_BYTES = 16 << 30  # a container of a block is far smaller; what is larg
 DTYPES = frozenset({"u1", "i4", "i8", "u4", "u8", "f8"})
 
 _KEY = b"neurotile"
-_AGAIN = "`neurotile verify RUN` lists what else is damaged, then `neurotile run RUN` makes it again"
+_AGAIN = "`neurotile verify RUN` lists what else is damaged, then `neurotile run --out RUN` makes it again"
 
 
 def write_tables(path: Path, sections: Mapping[str, Table]) -> str:

@@ -88,6 +88,7 @@ class Training(Section):
     learning_rate: float = Field(2e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warm_up: int = Field(20, ge=0)
+    rebalance: Literal["lee", "none"] = "lee"
     clip: float = Field(1.0, gt=0)
     average: float = Field(0.99, ge=0, lt=1)
     seed: int = Field(0, ge=0, lt=2**32)
@@ -241,6 +242,7 @@ def _recipe(config: TrainConfig) -> Recipe:
         learning_rate=t.learning_rate,
         schedule=t.schedule,
         warm_up=t.warm_up,
+        rebalance=t.rebalance,
         clip=t.clip,
         average=t.average,
         seed=t.seed,

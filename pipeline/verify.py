@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pipeline.errors import ChunkError
 from pipeline.plan import Task
-from pipeline.work import load_plan
 from pipeline.rundir import RunFolder
+from pipeline.work import load_plan
 from workers.block import BlockRef, Index
 from workers.fence import Fence
 from workers.journal import SUFFIX, Journal

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import parse
+from pipeline.errors import WrongDevice
 from pipeline.geometry import Index
 from pipeline.plan import Plan, Task, build
 from pipeline.rundir import RunFolder
@@ -48,6 +49,19 @@ class TaskWork:
     def ref(self, index: Index) -> BlockRef:
         """A block of this task."""
         return BlockRef(self.task, index)
+
+    def check_device(self, *, mixed: bool) -> None:
+        """Refuse to compute on another class of device than the run's first block, unless mixing is allowed."""
+        mine = self._stage.device_class()
+        if mine is None:
+            return
+        settled = self._folder.settle_device(mine)
+        if settled != mine and not mixed:
+            raise WrongDevice(
+                f"this worker computes on {mine}, the run on {settled}: their bits may differ",
+                where=str(self._folder.device),
+                way_out="start workers on like devices, or set predict.mixed_devices = true and lose bit-identity",
+            )
 
     def identity(self, index: Index) -> Identity:
         """The hashes of a block, given the receipts that hold now."""

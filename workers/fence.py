@@ -70,29 +70,32 @@ class Fence:
                 where=str(self.folder.parent),
                 way_out="wait for it, or end it; `neurotile status` shows what it does",
             )
-        self._wait_for_workers(patience_s)
-        epoch = self.epoch + 1
-        write_atomically(self.folder / "epoch", str(epoch).encode())
+        workers = self._without_workers(patience_s)
+        try:
+            epoch = self.epoch + 1
+            write_atomically(self.folder / "epoch", str(epoch).encode())
+        finally:
+            os.close(workers)
         who = {"pid": os.getpid(), "host": socket.gethostname(), "epoch": epoch}
         os.ftruncate(self._run, 0)
         os.pwrite(self._run, json.dumps(who).encode(), 0)
         return epoch
 
-    def _wait_for_workers(self, patience_s: float) -> None:
+    def _without_workers(self, patience_s: float) -> int:
+        """Wait until the last worker has gone; a lock that keeps others out until it is closed."""
         handle = self._open("workers.lock")
-        try:
-            deadline = time.monotonic() + patience_s
-            while not _lock(handle, fcntl.F_WRLCK):
-                if time.monotonic() > deadline:
-                    self.release()
-                    raise RunLocked(
-                        f"workers of the run before have not left after {patience_s:.0f} s",
-                        where=str(self.folder.parent),
-                        way_out="end them (their process ids stand in the journals' names), then run again",
-                    )
-                time.sleep(0.05)
-        finally:
-            os.close(handle)
+        deadline = time.monotonic() + patience_s
+        while not _lock(handle, fcntl.F_WRLCK):
+            if time.monotonic() > deadline:
+                os.close(handle)
+                self.release()
+                raise RunLocked(
+                    f"workers of the run before have not left after {patience_s:.0f} s",
+                    where=str(self.folder.parent),
+                    way_out="end them (their process ids stand in the journals' names), then run again",
+                )
+            time.sleep(0.05)
+        return handle
 
     def join(self, epoch: int) -> None:
         """Enter as a worker of one epoch; Fenced if a newer run has taken over."""

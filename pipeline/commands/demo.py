@@ -8,24 +8,21 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from pipeline.commands import outcome as ending
-from pipeline.commands.execute import carry_out
+from pipeline.commands.execute import carry_out, with_flags
 from pipeline.commands.terminal import print_json
 from pipeline.config import RunConfig, parse
 from pipeline.digests import sha256_of
 from pipeline.errors import ConfigError
 from pipeline.geometry import Index
+from pipeline.report import scores
 from pipeline.run import Outcome
 from pipeline.rundir import RunFolder
-from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.predict import Predict
 from pipeline.stages.relabel import Relabel
-from workers.block import BlockRef
 
 CHUNK = (32, 64, 64)
 FINER = (1, 2, 2)  # the image is finer in-plane than the segmented layer, as it is in practice
 VOXEL_NM = (30.0, 6.0, 6.0)
-DEFAULT_SIZE = (64, 256, 256)
-DEFAULT_BLOCK = (32, 128, 128)
 
 
 def demo(
@@ -43,17 +40,14 @@ def demo(
     quiet: Annotated[bool, Parameter(help="no progress")] = False,
 ) -> int:
     """Segment a generated volume, in under three minutes on two cores."""
+    flags = {"workers": workers, "executor": executor}
     known = _recorded(out)
-    synthetic = None if known is None else known.input.synthetic
-    recorded_size = DEFAULT_SIZE if synthetic is None else _coarser(synthetic.size)
-    config = demo_config(
-        size=triple(size, "--size") if size else recorded_size,
-        block=triple(block, "--block") if block else DEFAULT_BLOCK if known is None else known.blocks.shape,
-        seed=seed if seed is not None else synthetic.seed if synthetic else 0,
-        self_touching=self_touching or bool(synthetic and synthetic.self_touching),
-        workers=workers or (known.workers.cpu.count if known else 2),
-        executor=executor or (known.workers.executor if known else "daisy"),
-    )
+    said = (size, block, seed, self_touching or None)
+    if known is not None and not any(value not in ("", None) for value in said):
+        config = with_flags(known, flags)
+    else:
+        shape = triple(size or "64,256,256", "--size"), triple(block or "32,128,128", "--block")
+        config = with_flags(demo_config(*shape, seed=seed or 0, self_touching=self_touching), flags)
     outcome = carry_out(out, config, update=False, retry=False, quiet=quiet or json)
     if json:
         print_json(demo_json(outcome))
@@ -69,29 +63,16 @@ def _recorded(out: Path) -> RunConfig | None:
     return parse(folder.load()["config"], where=str(folder.record)) if folder.exists() else None
 
 
-def _coarser(size: Index) -> Index:
-    z, y, x = (extent // factor for extent, factor in zip(size, FINER, strict=True))
-    return (z, y, x)
-
-
-def demo_config(*, size: Index, block: Index, seed: int, self_touching: bool, workers: int, executor: str) -> RunConfig:
-    """The config of the demo."""
+def demo_config(size: Index, block: Index, *, seed: int, self_touching: bool) -> RunConfig:
+    """The config of the demo: two workers of each pool, so that the network keeps both cores busy."""
     chunk = [_divisor(extent, wish) for extent, wish in zip(block, CHUNK, strict=True)]
     image = [extent * factor for extent, factor in zip(size, FINER, strict=True)]
-    pool = {"count": workers}
+    generated = {"seed": seed, "size": image, "voxel_size_nm": VOXEL_NM, "self_touching": self_touching}
     return parse(
         {
-            "input": {
-                "synthetic": {
-                    "seed": seed,
-                    "size": image,
-                    "voxel_size_nm": list(VOXEL_NM),
-                    "self_touching": self_touching,
-                }
-            },
-            "predict": {"weights": "tiny"},
-            "blocks": {"shape": list(block), "chunk": chunk},
-            "workers": {"executor": executor, "cpu": pool, "gpu": pool},
+            "input": {"synthetic": generated},
+            "blocks": {"shape": block, "chunk": chunk},
+            "workers": {"gpu": {"count": 2}},
         },
         where="the demo's flags",
     )
@@ -113,15 +94,6 @@ def triple(text: str, flag: str) -> Index:
     return (z, y, x)
 
 
-def scores(outcome: Outcome) -> dict[str, Any]:
-    """The metrics that the evaluation left in its receipt."""
-    evaluate = outcome.plan.stage(Evaluate)
-    survey = outcome.surveys.get("evaluate/total")
-    if survey is None or not survey.current:
-        return {}
-    return dict(evaluate.site.summary(BlockRef("evaluate/total", (0, 0, 0))))
-
-
 def demo_json(outcome: Outcome) -> dict[str, Any]:
     """The demo's end for programs: scores, counts, and the hashes that prove the one answer."""
     told = ending.as_json(outcome)
@@ -134,9 +106,8 @@ def demo_json(outcome: Outcome) -> dict[str, Any]:
 
 def _say_scores(outcome: Outcome) -> None:
     found = scores(outcome)
-    if found:
-        voi = found["voi_split"] + found["voi_merge"]
-        line = f"VOI {voi:.3f} bits (split {found['voi_split']:.3f}, merge {found['voi_merge']:.3f}), "
+    if found.get("voi") is not None:
+        line = f"VOI {found['voi']:.3f} bits (split {found['voi_split']:.3f}, merge {found['voi_merge']:.3f}), "
         print_line(f"{line}ARAND {found['arand']:.4f}")
     print_line(f"report: {outcome.folder.report}")
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from pipeline.commands import outcome as ending
 from pipeline.commands.terminal import print_json, watching
-from pipeline.config import Hole, RunConfig, parse
+from pipeline.config import Region, RunConfig, parse
 from pipeline.errors import ConfigError
 from pipeline.pages import status_page
 from pipeline.report import write_report
 from pipeline.run import Outcome, Run
 from pipeline.rundir import RunFolder
+from pipeline.work import load_plan
+from workers.block import BlockRef
 from workers.receipts import Receipts
 
 Flags = dict[str, Any]
@@ -30,19 +32,23 @@ def with_flags(config: RunConfig, flags: Flags) -> RunConfig:
 
 
 def with_holes(root: Path, config: RunConfig | None) -> RunConfig:
-    """The config with every failed block masked."""
+    """The config with the voxels of every failed predict block masked."""
     folder = RunFolder(root)
     config = config or parse(folder.load()["config"], where=str(folder.record))
     receipts = Receipts(folder.journals)
-    failed = [Hole(task=task, index=index) for task in receipts.tasks for index, _ in sorted(receipts.failures(task))]
-    unmaskable = [hole for hole in failed if hole.task != "predict/blocks"]
-    if unmaskable:
-        raise ConfigError(
-            f"{len(unmaskable)} failed blocks cannot be left out, the first is {unmaskable[0].task}",
-            where=str(root),
-            way_out="only predict blocks can become holes; use `neurotile retry`, or mask their region with [[mask]]",
-        )
-    return config.model_copy(update={"holes": tuple(dict.fromkeys((*config.holes, *failed)))})
+    plan = load_plan(folder, receipts)
+    holes = dict.fromkeys(config.holes)
+    for task in plan.tasks:
+        for index, _ in sorted(receipts.failures(task.name)):
+            if task.stage.name != "predict":
+                raise ConfigError(
+                    f"{BlockRef(task.name, index)} failed, and only predict blocks can be left out",
+                    where=str(root),
+                    way_out="use `neurotile retry`, or mask the region with [[mask]]",
+                )
+            box = task.sweep.grid.block_box(index)
+            holes[Region(begin=box.begin, end=box.end)] = None
+    return config.model_copy(update={"holes": tuple(holes)})
 
 
 def resolve_flags(root: Path, config: RunConfig | None, flags: Flags, *, accept_holes: bool) -> RunConfig | None:

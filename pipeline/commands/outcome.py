@@ -54,7 +54,7 @@ def tell(outcome: Outcome) -> None:
         lines.append(f"failed: {failure.task} {failure.block}: {failure.error}: {failure.what}")
         lines.append(f"  reproduce: {failure.command}")
     if len(failures) > SHOWN_FAILURES:
-        lines.append(f"... and {len(failures) - SHOWN_FAILURES} more: status.html lists them all")
+        lines.append(f"... and {len(failures) - SHOWN_FAILURES} more: status.json lists them all")
     if failures:
         lines.append(f"then: neurotile retry {outcome.folder.root}")
     sys.stderr.write("\n".join(lines) + "\n")

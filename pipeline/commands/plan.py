@@ -9,10 +9,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.terminal import duration, print_json
+from pipeline.commands.terminal import print_json
 from pipeline.config import RunConfig, load, parse
 from pipeline.errors import ConfigError
 from pipeline.facts import resolve
+from pipeline.pages import duration
 from pipeline.plan import Plan, Task, build, refuse_what_cannot_work
 from pipeline.run import Outcome, dry_survey
 from pipeline.rundir import RunFolder

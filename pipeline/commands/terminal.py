@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from pipeline.pages import duration
 from pipeline.progress import Observer, Status, TaskStatus
 
 PLAIN_EVERY_S = 10.0
@@ -71,15 +72,6 @@ def plain_line(task: TaskStatus) -> str:
         parts.append(f"{duration(task.seconds_left)} left")
     parts.append(duration(task.seconds))
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def progress_table(status: Status) -> Table:

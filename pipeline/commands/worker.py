@@ -74,8 +74,10 @@ class _Member:
     def do(self, task: Task, claim_next: Callable[[], Claim | None]) -> None:
         """Work through the blocks that are handed out."""
         pool = self.plan.config.workers.gpu if task.stage.pool == "gpu" else self.plan.config.workers.cpu
+        work = TaskWork(task, self.receipts, self.folder)
+        work.check_device(mixed=self.plan.config.predict.mixed_devices)
         self.loop = BlockLoop(
-            TaskWork(task, self.receipts, self.folder),
+            work,
             self.journal,
             epoch=self.epoch,
             retries=pool.retries,
@@ -150,6 +152,7 @@ def _by_hand(folder: RunFolder, stage: str, indices: list[Index]) -> int:
         task = plan.task(stage)
         task.stage.prepare()
         work = TaskWork(task, receipts, folder)
+        work.check_device(mixed=plan.config.predict.mixed_devices)
         claims = [_Named(index) for index in indices]
         left = iter(claims)
         with Journal(folder.journals / f"{epoch:06d}-by-hand{SUFFIX}") as journal:

@@ -23,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ops.position_hash import U64, Kernel, compiled, hash3, mix, noise3, share, subkey
+from pipeline.ops.compiled import vectorised
+from pipeline.ops.position_hash import U64, Kernel, hash3, mix, noise3, share, subkey
 
 THIN, THICK = 0, 1
 SPACING_NM = (240.0, 1400.0)
@@ -58,14 +59,14 @@ def forest(seed: int, folds: bool, nodes: int) -> Forest:
     return Forest(keys, folds, np.zeros(size, np.int64), np.zeros(size, np.int8))
 
 
-@compiled
+@vectorised
 def pack(level: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
     """A node's name: positive, below 2**62, never shared."""
     packed = ((np.int64(level) << AXIS_BITS) + z + ORIGIN) << AXIS_BITS
     return 1 + (((packed + y + ORIGIN) << AXIS_BITS) + x + ORIGIN)
 
 
-@compiled
+@vectorised
 def place(keys: Kernel, level: Kernel, node: Kernel) -> Kernel:
     """Where a node lies, in warped nm."""
     z, y, x = node
@@ -78,13 +79,13 @@ def place(keys: Kernel, level: Kernel, node: Kernel) -> Kernel:
     )
 
 
-@compiled
+@vectorised
 def step(node: Kernel, axis: Kernel, by: Kernel) -> Kernel:
     """The neighbour along an axis."""
     return (node[0] + by * (axis == 0), node[1] + by * (axis == 1), node[2] + by * (axis == 2))
 
 
-@compiled
+@vectorised
 def free_wish(keys: Kernel, level: Kernel, node: Kernel) -> Kernel:
     """The axis a node would follow if nothing were in its way, or END."""
     z, y, x = node
@@ -98,7 +99,7 @@ def free_wish(keys: Kernel, level: Kernel, node: Kernel) -> Kernel:
     return 1 if b >= c else 2
 
 
-@compiled
+@vectorised
 def chosen(keys: Kernel, level: Kernel, target: Kernel, wishes: Kernel, axis: Kernel) -> Kernel:
     """Whether a node accepts the one that comes along an axis; `wishes` are those of its three lower neighbours."""
     best, best_bits, own_bits = -1, U64(0), U64(0)
@@ -113,7 +114,7 @@ def chosen(keys: Kernel, level: Kernel, target: Kernel, wishes: Kernel, axis: Ke
     return best == axis or share(mix(own_bits), 0) < BRANCHES
 
 
-@compiled
+@vectorised
 def remembered(forest: Kernel, name: Kernel) -> Kernel:
     """The slot of a node in the memory, and what it holds there (-1: nothing)."""
     mask = forest.memo_node.size - 1
@@ -127,14 +128,14 @@ def remembered(forest: Kernel, name: Kernel) -> Kernel:
     return slot, np.int64(-1)
 
 
-@compiled
+@vectorised
 def remember(forest: Kernel, slot: Kernel, name: Kernel, what: Kernel) -> None:
     """Keep an answer, unless the memory is too crowded."""
     if forest.memo_node[slot] == 0:
         forest.memo_node[slot], forest.memo_wish[slot] = name, what
 
 
-@compiled
+@vectorised
 def thick_next(keys: Kernel, node: Kernel) -> Kernel:
     """The axis along which a thick chain goes on, or END."""
     axis = free_wish(keys, THICK, node)
@@ -149,7 +150,7 @@ def thick_next(keys: Kernel, node: Kernel) -> Kernel:
     return axis if chosen(keys, THICK, target, wishes, axis) else END
 
 
-@compiled
+@vectorised
 def thick_root(keys: Kernel, node: Kernel) -> Kernel:
     """The node that names a thick chain."""
     axis = thick_next(keys, node)
@@ -159,7 +160,7 @@ def thick_root(keys: Kernel, node: Kernel) -> Kernel:
     return node
 
 
-@compiled
+@vectorised
 def thick_out(forest: Kernel, node: Kernel) -> Kernel:
     """The axis of the dendrite's piece that starts at a node, or END if there is none; remembered."""
     name = pack(THICK, node[0], node[1], node[2])
@@ -175,14 +176,14 @@ def thick_out(forest: Kernel, node: Kernel) -> Kernel:
     return axis
 
 
-@compiled
+@vectorised
 def thick_radius(keys: Kernel, node: Kernel) -> Kernel:
     """The radius of a dendrite at a node."""
     z, y, x = node
     return 190.0 + 250.0 * share(hash3(keys[THICK, 0], z, y, x), 3)
 
 
-@compiled
+@vectorised
 def thick_near(forest: Kernel, point: Kernel) -> Kernel:
     """Distance from the surface of the nearest dendrite, the foot of the perpendicular, and the piece's node."""
     spacing = SPACING_NM[THICK]
@@ -204,7 +205,7 @@ def thick_near(forest: Kernel, point: Kernel) -> Kernel:
     return near, foot, piece
 
 
-@compiled
+@vectorised
 def drop(point: Kernel, a: Kernel, b: Kernel) -> Kernel:
     """The perpendicular from a point to a segment: where along it (0 to 1), how far, and its foot."""
     ez, ey, ex = b[0] - a[0], b[1] - a[1], b[2] - a[2]
@@ -215,7 +216,7 @@ def drop(point: Kernel, a: Kernel, b: Kernel) -> Kernel:
     return t, math.sqrt(dz * dz + dy * dy + dx * dx), (a[0] + t * ez, a[1] + t * ey, a[2] + t * ex)
 
 
-@compiled
+@vectorised
 def thin_wish(forest: Kernel, node: Kernel) -> Kernel:
     """The axis a thin node follows, or END, SPINE, ABSENT; remembered."""
     name = pack(THIN, node[0], node[1], node[2])
@@ -240,7 +241,7 @@ def thin_wish(forest: Kernel, node: Kernel) -> Kernel:
     return found
 
 
-@compiled
+@vectorised
 def thin_next(forest: Kernel, node: Kernel) -> Kernel:
     """The axis along which a thin neurite goes on, or why it does not."""
     axis = thin_wish(forest, node)
@@ -255,7 +256,7 @@ def thin_next(forest: Kernel, node: Kernel) -> Kernel:
     return axis if chosen(forest.keys, THIN, target, wishes, axis) else np.int64(END)
 
 
-@compiled
+@vectorised
 def thin_root(forest: Kernel, node: Kernel) -> Kernel:
     """The node at which a thin neurite ends, and whether it ends in a dendrite."""
     axis = thin_next(forest, node)
@@ -265,7 +266,7 @@ def thin_root(forest: Kernel, node: Kernel) -> Kernel:
     return node, axis == SPINE
 
 
-@compiled
+@vectorised
 def fold(forest: Kernel, root: Kernel) -> Kernel:
     """The neighbour that a root turns to, and that neighbour's own root; the root itself twice if it does not turn."""
     bits = hash3(forest.keys[THIN, 2] + U64(2), root[0], root[1], root[2])

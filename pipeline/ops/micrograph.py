@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.ops.position_hash import U64, Kernel, bell, compiled, hash3, mix, noise2, noise3, share, subkey
+from pipeline.ops.compiled import vectorised
+from pipeline.ops.position_hash import U64, Kernel, bell, hash3, mix, noise2, noise3, share, subkey
 
 F = np.float32
 
@@ -53,7 +54,7 @@ def appearance(seed: int) -> tuple[np.uint64, ...]:
     return tuple(U64(subkey(U64(seed), U64(1000 + use))) for use in range(9))
 
 
-@compiled
+@vectorised
 def section(keys: Kernel, z: Kernel) -> Kernel:
     """The accidents of one section."""
     where, light = hash3(keys[SECTION], z, 0, 0), hash3(keys[SECTION], z, 1, 0)
@@ -68,7 +69,7 @@ def section(keys: Kernel, z: Kernel) -> Kernel:
     return Section(dy, dx, gain, offset, share(rare, 2) < MISSING)
 
 
-@compiled
+@vectorised
 def membrane(cleft_nm: Kernel, depth_nm: Kernel, across_nm: Kernel) -> Kernel:
     """Darkness of two membranes and their cleft; `across_nm` is how far the section carries them sideways."""
     wide = math.sqrt(F(MEMBRANE_NM * MEMBRANE_NM) + across_nm * across_nm)
@@ -79,14 +80,14 @@ def membrane(cleft_nm: Kernel, depth_nm: Kernel, across_nm: Kernel) -> Kernel:
     return F(MEMBRANE_DARK) * u * u * (F(MEMBRANE_NM) / wide)
 
 
-@compiled
+@vectorised
 def cleft(keys: Kernel, labels: Kernel) -> Kernel:
     """Half the distance between the membranes of two objects."""
     bits = mix(keys[SYNAPSE] + mix(min(labels[0], labels[1])) + max(labels[0], labels[1]))
     return F(1.0) + F(7.0) * share(bits, 1)
 
 
-@compiled
+@vectorised
 def grain(keys: Kernel, z: Kernel, y_nm: Kernel, x_nm: Kernel) -> Kernel:
     """Texture of cytoplasm within a section."""
     fine = noise2(keys[GRAIN_FINE] + U64(z), y_nm * (1.0 / 19.0), x_nm * (1.0 / 19.0))
@@ -94,7 +95,7 @@ def grain(keys: Kernel, z: Kernel, y_nm: Kernel, x_nm: Kernel) -> Kernel:
     return F(15.0) * F(fine) + F(20.0) * F(coarse)
 
 
-@compiled
+@vectorised
 def cytoplasm(keys: Kernel, label: Kernel) -> Kernel:
     """Brightness of an object's inside."""
     bits = mix(keys[OBJECT] + label)
@@ -102,7 +103,7 @@ def cytoplasm(keys: Kernel, label: Kernel) -> Kernel:
     return F(150.0) + F(28.0) * share(bits, 0) - dark
 
 
-@compiled
+@vectorised
 def vesicles(keys: Kernel, where: Kernel) -> Kernel:
     """Darkness of small rings on a loose lattice; `where` in warped nm."""
     scale = 1.0 / VESICLE_NM
@@ -118,7 +119,7 @@ def vesicles(keys: Kernel, where: Kernel) -> Kernel:
     return F(12.0) + F(48.0) * (F(1.0) - off) if off < F(1.0) else F(6.0)
 
 
-@compiled
+@vectorised
 def tube(bits: Kernel, away: Kernel, t: Kernel) -> Kernel:
     """Darkness of a thin tube that runs beside an axis; `away` from the axis in nm."""
     if share(bits, 3) < F(0.35):
@@ -132,7 +133,7 @@ def tube(bits: Kernel, away: Kernel, t: Kernel) -> Kernel:
     return F(125.0) * (F(1.0) - gap) if gap < F(1.0) else F(0.0)
 
 
-@compiled
+@vectorised
 def mitochondrion(bits: Kernel, away: Kernel, t: Kernel, radius: Kernel) -> Kernel:
     """Darkness of a mitochondrion on a piece of an axis; negative: a bright seam around it."""
     if share(bits, 3) > F(0.16):
@@ -160,7 +161,7 @@ def mitochondrion(bits: Kernel, away: Kernel, t: Kernel, radius: Kernel) -> Kern
     return F(46.0) + F(34.0) * ripple
 
 
-@compiled
+@vectorised
 def density(keys: Kernel, labels: Kernel, depth_nm: Kernel, place_nm: Kernel) -> Kernel:
     """Darkness of a synaptic density on a contact of two objects."""
     if depth_nm > F(48.0):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ops.compiled import vectorised
 from pipeline.ops.forest import (
     ABSENT,
     END,
@@ -31,7 +32,7 @@ from pipeline.ops.forest import (
     thin_next,
     thin_root,
 )
-from pipeline.ops.position_hash import Kernel, compiled, hash3, share
+from pipeline.ops.position_hash import Kernel, hash3, share
 
 REACH = (3, 2)  # nodes before and after a point whose capsules can matter to it
 CAPSULE = 8  # z, y, x, radius at either end
@@ -48,7 +49,7 @@ class Skeleton(NamedTuple):
     begin: NDArray[np.int64]  # (2, 3): lattice index of the first node of each level's region
 
 
-@compiled
+@vectorised
 def thin_radius(forest: Kernel, root: Kernel, node: Kernel) -> Kernel:
     """The weight of a thin neurite at a node: thin and thick ones, each with swellings."""
     whole = share(hash3(forest.keys[THIN, 3], root[0], root[1], root[2]), 0)
@@ -56,7 +57,7 @@ def thin_radius(forest: Kernel, root: Kernel, node: Kernel) -> Kernel:
     return (45.0 + 150.0 * whole * whole * whole) * (0.65 + 0.8 * local)
 
 
-@compiled
+@vectorised
 def lay(capsule: Kernel, a: Kernel, b: Kernel, radii: Kernel) -> None:
     """Fill in one capsule."""
     for axis in range(3):
@@ -64,7 +65,7 @@ def lay(capsule: Kernel, a: Kernel, b: Kernel, radii: Kernel) -> None:
     capsule[3], capsule[7] = radii
 
 
-@compiled
+@vectorised
 def lay_thick(forest: Kernel, node: Kernel, skeleton: Kernel, at: Kernel) -> Kernel:
     """Add the dendrite piece that starts at a node; says whether there is one."""
     axis = thick_out(forest, node)
@@ -78,7 +79,7 @@ def lay_thick(forest: Kernel, node: Kernel, skeleton: Kernel, at: Kernel) -> Ker
     return True
 
 
-@compiled
+@vectorised
 def lay_thin(forest: Kernel, node: Kernel, skeleton: Kernel, at: Kernel) -> Kernel:
     """Add the thin piece that starts at a node, if any: to the next node, into a dendrite, or to a fold."""
     axis = thin_next(forest, node)
@@ -106,7 +107,7 @@ def lay_thin(forest: Kernel, node: Kernel, skeleton: Kernel, at: Kernel) -> Kern
     return True
 
 
-@compiled
+@vectorised
 def fill(forest: Kernel, level: Kernel, skeleton: Kernel, at: Kernel) -> Kernel:
     """Lay the pieces of one level; returns how many capsules there are now."""
     nz, ny, nx = skeleton.of_node[level].shape

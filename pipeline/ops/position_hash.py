@@ -8,20 +8,14 @@ Kernels here and those built on them divide as hardware does (x / 0 is inf, no e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 
-Function = TypeVar("Function", bound=Callable[..., object])
+from pipeline.ops.compiled import vectorised
+
 Kernel = Any  # numba's scalars are plain Python numbers to a type checker
 U64 = np.uint64
-
-
-def compiled(function: Function) -> Function:
-    """Decorate a kernel of the generator; its type stays visible to the type checker."""
-    return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 _GOLDEN = U64(0x9E3779B97F4A7C15)
@@ -37,7 +31,7 @@ _S32 = U64(32)
 _S48 = U64(48)
 
 
-@compiled
+@vectorised
 def mix(value: Kernel) -> Kernel:
     """A 64-bit bijection that spreads every input bit."""
     value = (value ^ (value >> _S30)) * _MIX_1
@@ -45,32 +39,32 @@ def mix(value: Kernel) -> Kernel:
     return value ^ (value >> _S31)
 
 
-@compiled
+@vectorised
 def subkey(key: Kernel, salt: Kernel) -> Kernel:
     """A key of its own for every purpose."""
     return mix(U64(key) * _GOLDEN + mix(U64(salt) + _GOLDEN))
 
 
-@compiled
+@vectorised
 def hash3(key: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
     """64 random bits for a lattice point."""
     return mix(key + U64(z) * _PRIME_Z + U64(y) * _PRIME_Y + U64(x) * _PRIME_X)
 
 
-@compiled
+@vectorised
 def share(bits: Kernel, which: Kernel) -> Kernel:
     """One of four independent numbers in [0, 1) from 64 random bits."""
     return np.float32((bits >> (_S16 * U64(which))) & _LOW16) * np.float32(1.0 / 65536.0)
 
 
-@compiled
+@vectorised
 def bell(bits: Kernel) -> Kernel:
     """A bell-shaped number of mean 0 and deviation 1 from 64 random bits: the sum of four uniform ones."""
     total = (bits & _LOW16) + ((bits >> _S16) & _LOW16) + ((bits >> _S32) & _LOW16) + (bits >> _S48)
     return (np.float32(np.int64(total)) - np.float32(131070.0)) * np.float32(1.0 / 37837.0)
 
 
-@compiled
+@vectorised
 def noise2(key: Kernel, v: Kernel, u: Kernel) -> Kernel:
     """Smooth noise in [-1, 1) over the plane; one cell of the lattice is one unit."""
     j, i = np.int64(math.floor(v)), np.int64(math.floor(u))
@@ -81,7 +75,7 @@ def noise2(key: Kernel, v: Kernel, u: Kernel) -> Kernel:
     return 2.0 * (low * (1.0 - b) + high * b) - 1.0
 
 
-@compiled
+@vectorised
 def noise3(key: Kernel, w: Kernel, v: Kernel, u: Kernel) -> Kernel:
     """Three smooth noises in [0, 1) over space; one cell of the lattice is one unit."""
     k, j, i = np.int64(math.floor(w)), np.int64(math.floor(v)), np.int64(math.floor(u))

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from pipeline.errors import WrongShape, WrongVoxelSize
 from pipeline.geometry import Box, Index
 from pipeline.ops import micrograph
+from pipeline.ops.compiled import vectorised
 from pipeline.ops.forest import SPACING_NM, drop
 from pipeline.ops.micrograph import appearance
 from pipeline.ops.neurites import CAPSULE, REACH, Skeleton, skeleton
-from pipeline.ops.position_hash import U64, Kernel, bell, compiled, hash3, mix, share
+from pipeline.ops.position_hash import U64, Kernel, bell, hash3, mix, share
 from pipeline.ops.warped_cells import Lattice, advance, cells, enclose
 
 F = np.float32
@@ -78,7 +79,7 @@ class Row(NamedTuple):
     grey: NDArray[np.float32]  # (n,)
 
 
-@compiled
+@vectorised
 def survey(skeleton: Kernel, centre: Kernel, far: Kernel, found: Kernel) -> Kernel:
     """Collect capsules around a cell with bounds of their ratio in it; returns their number and a bound that matters.
 
@@ -113,7 +114,7 @@ def survey(skeleton: Kernel, centre: Kernel, far: Kernel, found: Kernel) -> Kern
     return count, second
 
 
-@compiled
+@vectorised
 def admit(scene: Kernel, found: Kernel, count: Kernel, limit: Kernel, cell: Kernel) -> Kernel:
     """Keep the capsules that can matter, sorted by part; returns how many."""
     part = scene.skeleton.part
@@ -145,7 +146,7 @@ def admit(scene: Kernel, found: Kernel, count: Kernel, limit: Kernel, cell: Kern
     return kept
 
 
-@compiled
+@vectorised
 def measure(capsule: Kernel, row: Kernel, n: Kernel) -> None:
     """Squared ratio of distance to radius for one capsule, along a row."""
     az, ay, ax, ra, ez, ey, ex, rb, inverse = capsule
@@ -157,7 +158,7 @@ def measure(capsule: Kernel, row: Kernel, n: Kernel) -> None:
         ratio[i] = (dz * dz + dy * dy + dx * dx) / (r * r)
 
 
-@compiled
+@vectorised
 def gather(row: Kernel, slot: Kernel, n: Kernel) -> None:
     """Keep the nearest candidate of the part at hand."""
     bits, own = row.bits, row.rank[0]
@@ -165,7 +166,7 @@ def gather(row: Kernel, slot: Kernel, n: Kernel) -> None:
         own[i] = min(own[i], (np.int64(bits[i]) << 32) | slot)
 
 
-@compiled
+@vectorised
 def place_part(row: Kernel, n: Kernel) -> None:
     """Let the part at hand compete for first and second place."""
     own, first, second = row.rank[0], row.rank[1], row.rank[2]
@@ -174,7 +175,7 @@ def place_part(row: Kernel, n: Kernel) -> None:
         first[i] = min(first[i], own[i])
 
 
-@compiled
+@vectorised
 def place_folded(label: Kernel, joint: Kernel, row: Kernel, n: Kernel) -> None:
     """The same where neurites fold back: at a joint, two parts of a label are one."""
     for i in range(n):
@@ -187,7 +188,7 @@ def place_folded(label: Kernel, joint: Kernel, row: Kernel, n: Kernel) -> None:
             row.rank[1, i] = min(first, own)
 
 
-@compiled
+@vectorised
 def compete(scene: Kernel, cell: Kernel, kept: Kernel, row: Kernel, n: Kernel) -> None:
     """Find for every voxel of a row the two parts that are nearest by ratio."""
     row.rank[:, :n] = NOBODY
@@ -203,7 +204,7 @@ def compete(scene: Kernel, cell: Kernel, kept: Kernel, row: Kernel, n: Kernel) -
             row.rank[0, :n] = NOBODY
 
 
-@compiled
+@vectorised
 def foot(shape: Kernel, slot: Kernel, point: Kernel) -> Kernel:
     """Where along a capsule a point lies, the vector away from its axis, and the radius there."""
     az, ay, ax, ra = shape[slot, 0], shape[slot, 1], shape[slot, 2], shape[slot, 3]
@@ -213,7 +214,7 @@ def foot(shape: Kernel, slot: Kernel, point: Kernel) -> Kernel:
     return t, (dz - t * ez, dy - t * ey, dx - t * ex), ra + t * rb
 
 
-@compiled
+@vectorised
 def depth(frame: Kernel, first: Kernel, second: Kernel) -> Kernel:
     """Distance to the boundary in physical nm and the share of its normal along z."""
     (_, v, r), (_, w, s) = first, second
@@ -228,7 +229,7 @@ def depth(frame: Kernel, first: Kernel, second: Kernel) -> Kernel:
     return (e / s - d / r) / steep, abs(z) / steep
 
 
-@compiled
+@vectorised
 def organelles(keys: Kernel, piece: Kernel, first: Kernel, inside: Kernel, where: Kernel) -> Kernel:
     """Darkness of what floats in the cytoplasm."""
     t, away, radius = first
@@ -240,7 +241,7 @@ def organelles(keys: Kernel, piece: Kernel, first: Kernel, inside: Kernel, where
     return body * min(F(1.0), (inside - F(20.0)) * F(0.2))
 
 
-@compiled
+@vectorised
 def shade(scene: Kernel, cell: Kernel, row: Kernel, run: Kernel, truth: Kernel) -> None:
     """Truth, and grey before the section's own accidents (into the row), of a run of voxels."""
     keys, shape, voxel, origin = scene.keys, cell.shape, scene.lattice.voxel_nm, cell.origin
@@ -269,7 +270,7 @@ def shade(scene: Kernel, cell: Kernel, row: Kernel, run: Kernel, truth: Kernel) 
         row.grey[i] = grey
 
 
-@compiled
+@vectorised
 def expose(keys: Kernel, section: Kernel, grey: Kernel, at: Kernel, image: Kernel) -> None:
     """What the camera records of a run of grey values."""
     z, y, x = at
@@ -282,7 +283,7 @@ def expose(keys: Kernel, section: Kernel, grey: Kernel, at: Kernel, image: Kerne
         image[i] = np.uint8(min(max(value + F(0.5), F(0.0)), F(255.0)))
 
 
-@compiled
+@vectorised
 def paint_section(scene: Kernel, task: Kernel, row: Kernel, z: Kernel, out: Kernel) -> None:
     """Fill in what one cell shows in one section."""
     cell, kept, where = task
@@ -306,7 +307,7 @@ def paint_section(scene: Kernel, task: Kernel, row: Kernel, z: Kernel, out: Kern
         expose(scene.keys, section, row.grey, at, image[k, j, m : m + n])
 
 
-@compiled
+@vectorised
 def paint(scene: Kernel, cell: Kernel, row: Kernel, image: Kernel, truth: Kernel) -> None:
     """Fill a box, cell by cell."""
     lattice, box = scene.lattice, scene.box

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box
-from pipeline.ops.position_hash import U64, Kernel, compiled, noise2, subkey
+from pipeline.ops.compiled import vectorised
+from pipeline.ops.position_hash import U64, Kernel, noise2, subkey
 
 F = np.float32
 
@@ -32,7 +33,7 @@ class Lattice(NamedTuple):
     corner: NDArray[np.float64]  # (nz + 1, ny + 1, nx + 1, 3) warped nm
 
 
-@compiled
+@vectorised
 def warp(keys: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
     """Physical nm to warped nm."""
     for octave in range(3):
@@ -44,7 +45,7 @@ def warp(keys: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
     return z, y, x
 
 
-@compiled
+@vectorised
 def bend(keys: Kernel, lattice: Kernel) -> None:
     """Evaluate the warp at every corner."""
     nz, ny, nx, _ = lattice.corner.shape
@@ -57,7 +58,7 @@ def bend(keys: Kernel, lattice: Kernel) -> None:
                 lattice.corner[k, j, i, 0], lattice.corner[k, j, i, 1], lattice.corner[k, j, i, 2] = z, y, x
 
 
-@compiled
+@vectorised
 def enclose(lattice: Kernel, where: Kernel, origin: Kernel, frame: Kernel) -> Kernel:
     """Set a cell's origin (first corner) and frame (warped by physical nm); returns a sphere around it, warped nm."""
     k, j, i = where
@@ -82,7 +83,7 @@ def enclose(lattice: Kernel, where: Kernel, origin: Kernel, frame: Kernel) -> Ke
     return (centre[0], centre[1], centre[2]), math.sqrt(far)
 
 
-@compiled
+@vectorised
 def advance(lattice: Kernel, where: Kernel, origin: Kernel, run: Kernel, point: Kernel) -> None:
     """Positions of a run of voxels along x in a cell, from the cell's origin: linear between its corners."""
     k, j, i = where

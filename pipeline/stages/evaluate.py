@@ -88,7 +88,7 @@ class Evaluate(Stage[Inputs, Pairs]):
             return Inputs(tables=tuple(self._pairs(BLOCKS, block) for block in self._grid))
         box = self._grid.block_box(index)
         counts = ~skipped(self._masks, box) if self._masks else None
-        return Inputs(self._read_truth(box), self._relabel.read_segmentation(box), counts)
+        return Inputs(self.read_truth(box), self._relabel.read_segmentation(box), counts)
 
     def compute(self, inputs: Inputs) -> Pairs:
         """Count, or add up."""
@@ -145,7 +145,8 @@ class Evaluate(Stage[Inputs, Pairs]):
         high = tuple(-(-e // c) for e, c in zip(fine.end, self._coarser, strict=True))
         return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
-    def _read_truth(self, box: Box) -> NDArray[np.uint64]:
+    def read_truth(self, box: Box) -> NDArray[np.uint64]:
+        """The truth of a box of the layer, at the layer's voxel size."""
         given = self._truth_box(box)
         labels = first_labels(self._truth.read(given), self._finer)
         z, y, x = (b * c // f for b, c, f in zip(given.begin, self._coarser, self._finer, strict=True))

@@ -102,11 +102,17 @@ class Predict(Stage[Inputs, Outputs]):
         box = self._grid.block_box(index)
         if index not in self._all_skipped:
             self._all_skipped[index] = bool(self._masks) and bool(skipped(self._masks, box).all())
-        return self._all_skipped[index] or box in self._holes
+        return self._all_skipped[index] or any(hole.contains(box) for hole in self._holes)
 
     def redundancy(self) -> float:
         """Patches evaluated per patch needed: what cutting into blocks costs."""
         return op.redundancy(self._networks.lattice(0), self._grid)
+
+    def device_class(self) -> str:
+        """The device that the network runs on in this process."""
+        from models.engine import device_class
+
+        return device_class(self.site.config.predict.device)
 
     # ---- the work ----------------------------------------------------------------------------------------------
     def prepare(self) -> None:
@@ -211,8 +217,7 @@ class Predict(Stage[Inputs, Outputs]):
     @cached_property
     def _holes(self) -> tuple[Box, ...]:
         """The boxes of failed blocks that the user accepted."""
-        names = (self.name, self.task(BLOCKS))
-        return tuple(self._grid.block_box(hole.index) for hole in self.site.config.holes if hole.task in names)
+        return tuple(Box(hole.begin, hole.end) for hole in self.site.config.holes)
 
     def _absent(self, box: Box) -> NDArray[np.bool_]:
         """Voxels of a box that are masked, in an accepted hole, or outside the region of interest."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pipeline.config import RunConfig
-from pipeline.geometry import Box, Grid, Index, VoxelSize
+from pipeline.geometry import Box, Grid, Index, Layer
 from workers.block import BlockRef
 
 Inputs = TypeVar("Inputs")
@@ -31,20 +31,6 @@ class Pass:
 
     name: str
     grid: Grid
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The volume that is segmented: its full extent fixes coordinates, the region of interest limits writing."""
-
-    shape: Index
-    roi: Box
-    voxel_size: VoxelSize
-
-    @property
-    def box(self) -> Box:
-        """The whole layer."""
-        return Box.of_shape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -114,6 +100,10 @@ class Stage(ABC, Generic[Inputs, Outputs]):
     def masked(self, sweep: str, index: Index) -> bool:
         """Whether there is nothing to compute here: the block gets a receipt and no data."""
         return False
+
+    def device_class(self) -> str | None:
+        """What kind of device computes here, for a stage whose bits depend on it."""
+        return None
 
     # ---- the work ----------------------------------------------------------------------------------------------
     def prepare(self) -> None:

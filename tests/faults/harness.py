@@ -60,27 +60,25 @@ def broken_promises(root: Path) -> list[str]:
     return broken
 
 
-def kill_until_done(
-    root: Path, argv: list[str], *, kills: int, seed: int, check: bool = True, environment: dict[str, str] | None = None
+def kill_again_and_again(
+    root: Path, argv: list[str], *, kills: int, seed: int, environment: dict[str, str] | None = None
 ) -> Campaign:
-    """Run a command, killing workers and schedulers in mid-block until enough have died; then let it finish."""
+    """Run a command, killing workers and schedulers in mid-block until enough have died or a run ends by itself."""
     choose = random.Random(seed)
     campaign = Campaign()
-    for _ in range(10 * kills):
-        command = [NEUROTILE, *argv]
+    while campaign.kills < kills and campaign.exit_code is None:
         env = {**os.environ, **(environment or {})}
-        scheduler = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        scheduler = subprocess.Popen([NEUROTILE, *argv], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while campaign.kills < kills and scheduler.poll() is None:
             time.sleep(choose.uniform(0.02, 0.4))
             _kill_one(root, scheduler, choose, campaign)
-        campaign.exit_code = scheduler.wait()
+        if scheduler.poll() is None:  # enough have died: the last death is a scheduler's
+            scheduler.kill()
+            campaign.schedulers_killed += 1
+        code = scheduler.wait()
+        campaign.exit_code = None if code == -signal.SIGKILL else code
         _wait_for_workers(root)
-        if check:
-            campaign.violations += broken_promises(root)
-        if campaign.exit_code == 0 and campaign.kills >= kills:
-            return campaign
-        if campaign.exit_code == 0:  # it finished before enough had died: no more blocks to kill in
-            return campaign
+        campaign.violations += broken_promises(root)
     return campaign
 
 
@@ -89,7 +87,7 @@ def _kill_one(root: Path, scheduler: subprocess.Popen[bytes], choose: random.Ran
     busy = _busy_workers(root)
     if not busy or scheduler.poll() is not None:
         return
-    if choose.random() < 1 / 3:
+    if choose.random() < 1 / 4:
         scheduler.send_signal(signal.SIGKILL)
         scheduler.wait()
         campaign.schedulers_killed += 1

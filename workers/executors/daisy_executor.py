@@ -8,10 +8,10 @@ listens on every interface; the cap on worker starts counts every start, so it m
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path

@@ -44,6 +44,15 @@ def test_masked_edges_have_no_gradient():
     assert (logits.grad.flatten() != 0).tolist() == [True, True, False, False]
 
 
+def test_without_rebalancing_every_valid_edge_weighs_one():
+    logits = torch.tensor([2.0, -1.0, 0.5, 9.0]).reshape(1, 1, 1, 1, 4)
+    targets = torch.tensor([1.0, 0, 1, 0]).reshape(1, 1, 1, 1, 4)
+    valid = torch.tensor([1.0, 1, 1, 0]).reshape(1, 1, 1, 1, 4)
+    expected = [np.log1p(np.exp(-2.0)), np.log1p(np.exp(-1.0)), np.log1p(np.exp(-0.5))]
+    loss = affinity_loss(logits, targets, valid, rebalance="none")
+    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
 def test_no_valid_edge_is_no_loss():
     nothing = torch.zeros((1, 1, 1, 2, 2))
     assert affinity_loss(nothing, nothing, nothing).item() == 0

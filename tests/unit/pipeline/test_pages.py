@@ -118,7 +118,6 @@ def test_what_comes_from_a_run_cannot_become_markup():
     nasty = "<script>alert('1')</script>\"&"
     status = running()
     status.run = f"/runs/{nasty}"
-    status.exact = nasty
     status.tasks[0].task = nasty
     status.failures = [
         FailureStatus(nasty, nasty, nasty, f"{nasty}\n  where: {nasty}\n{nasty}", True, nasty, nasty),

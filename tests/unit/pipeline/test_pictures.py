@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import colorsys
-from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline import pictures
-
-
-def decoded(uri: str) -> Image.Image:
-    head, _, body = uri.partition(",")
-    assert head == "data:image/png;base64"
-    return Image.open(BytesIO(base64.b64decode(body)))
 
 
 @pytest.mark.parametrize(
@@ -109,20 +100,3 @@ def test_missing_is_hatched():
     shown = pictures.hatched(picture, missing)
     assert {tuple(p) for p in shown[:8].reshape(-1, 3).tolist()} == set(pictures.HATCH)
     assert (shown[8:] == 7).all()
-
-
-def test_png_keeps_every_pixel():
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (5, 9, 3)).astype(np.uint8)
-    assert np.array_equal(np.asarray(decoded(pictures.png_uri(picture))), picture)
-    plain = decoded(pictures.png_uri(pictures.grey(picture[..., 0])))
-    assert plain.mode == "L"
-    assert np.array_equal(np.asarray(plain), picture[..., 0])
-
-
-def test_palette_png_keeps_colours_and_opacity():
-    uri = pictures.palette_png_uri(np.array([[0, 1], [2, 1]]), [(0, 0, 0), (1, 2, 3), (9, 8, 7)], [0, 128, 255])
-    shown = np.asarray(decoded(uri).convert("RGBA"))
-    assert shown[0, 0, 3] == 0
-    assert shown[0, 1].tolist() == [1, 2, 3, 128]
-    assert shown[1, 0].tolist() == [9, 8, 7, 255]

@@ -15,7 +15,7 @@ CONFIG = {
         "override": [{"roi": {"end": [1, 2, 3]}, "weights": "w.json"}, {"roi": {"end": [1, 1, 1]}, "weights": "v"}]
     },
     "limits": {"disk_gb": 1e-7},
-    "holes": [{"task": "predict/blocks", "index": [1, 2, 3]}],
+    "holes": [{"begin": [1, 2, 3], "end": [4, 5, 6]}],
 }
 
 

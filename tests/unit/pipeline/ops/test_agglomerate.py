@@ -100,7 +100,7 @@ def global_edges(case: Case) -> Edges:
 
 
 def brute_force(edges: Edges, floor: float) -> Merges:
-    """Merge the best pair, recompute everything, again. Order is that of fractions; the floor is a float, like a score."""
+    """Merge the best pair, recompute everything, again. Fractions give the order, floats meet the floor."""
     rows = zip(*(column.tolist() for column in edges.columns().values()), strict=True)
     state = {(a, b): (total, count, tie) for a, b, total, count, tie in rows}
     merges = []

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from pipeline.config import RunConfig, parse
-from pipeline.geometry import Box, Grid, Index, VoxelSize
+from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
 from pipeline.stages import tabular
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.predict import Predict
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
-from pipeline.stages.stage import Layer, Pass, Site, Stage
+from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.tables import read_tables
 from pipeline.volumes import Volume
 from workers.block import BlockRef
@@ -114,13 +114,7 @@ class Chain:
         return self.stage(Fragments).read_labels(ROI)
 
     def segmentation(self) -> np.ndarray:
-        relabel = self.stage(Relabel)
-        labels = np.zeros(ROI.shape, np.uint64)
-        for index in relabel.grids[0]:
-            if not relabel.masked("blocks", index):
-                box = relabel.box("blocks", index)
-                labels[box.slices(ROI.begin)] = relabel.labels.read(box)
-        return labels
+        return self.stage(Relabel).read_segmentation(ROI)
 
 
 def random_codes(seed: int = 0) -> np.ndarray:

@@ -12,13 +12,13 @@ import pytest
 
 from pipeline.config import parse
 from pipeline.errors import NotFinite, WrongShape, WrongType, WrongVoxelSize
-from pipeline.geometry import Box, Index, VoxelSize
+from pipeline.geometry import Box, Index, Layer, VoxelSize
 from pipeline.ops.resample import mean_image
 from pipeline.ops.synthesize import generate
 from pipeline.sources import open_source
 from pipeline.stages.context import context_box
 from pipeline.stages.resample import Resample
-from pipeline.stages.stage import Layer, Site
+from pipeline.stages.stage import Site
 from pipeline.stages.synthesize import Synthesize
 from pipeline.volumes import Volume
 from workers.block import BlockRef

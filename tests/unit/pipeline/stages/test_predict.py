@@ -192,7 +192,8 @@ def test_a_mask_that_does_not_fit_is_refused(world: World):
 
 def test_an_accepted_hole_is_masked_and_its_neighbours_know(world: World):
     hole = (0, 1, 1)
-    stage = world.predict("hole", holes=[{"task": "predict/blocks", "index": hole}])
+    box = world.predict("whole").sweep(BLOCKS).grid.block_box(hole)
+    stage = world.predict("hole", holes=[{"begin": box.begin, "end": box.end}])
     whole = world.predict("hole")
     assert stage.identity == whole.identity
     assert stage.masked(BLOCKS, hole)

@@ -14,7 +14,7 @@ import zarr
 
 from pipeline.config import parse
 from pipeline.errors import WrongShape, WrongVoxelSize
-from pipeline.geometry import Box, Grid, Index, VoxelSize
+from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
 from pipeline.ops.evaluate import pairs, scores
 from pipeline.ops.resample import mean_image
 from pipeline.sources import open_source
@@ -22,7 +22,7 @@ from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
-from pipeline.stages.stage import Layer, Pass, Site, Stage
+from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.synthesize import Synthesize
 from pipeline.volumes import ArraySpec, Volume
 from workers.block import BlockRef

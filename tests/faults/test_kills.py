@@ -1,0 +1,90 @@
+"""Random SIGKILLs of workers and schedulers in mid-block; the answer and the promise survive them all."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import broken_promises, kill_again_and_again
+
+Tree = Callable[[Path], dict[str, str]]
+KILLS = 20
+SIZE = ("--size", "24,128,128", "--block", "8,32,32")  # 3 x 4 x 4 blocks
+
+# A worker that writes its receipt before its data: the harness must catch it.
+RECEIPT_FIRST = """
+    import time
+    from workers import loop
+
+    def commit(self, attempt):
+        index = attempt.claim.index
+        identity = self.work.identity(index)
+        written = {}
+        original = self.work.write
+        parts = {"labels": "0" * 64, "tables": "0" * 64}
+        record = dict(parts=parts, digest=loop.combined_digest(parts), summary={}, seconds=0.0, peak_mb=0)
+        base = {**self._base("receipt", index), "state": "done", "content": identity.content}
+        self.journal.append({**base, "layout": identity.layout, "reads": identity.reads, **record})
+        time.sleep(0.3)
+        original(index, attempt.outputs)
+
+    loop.BlockLoop._commit = commit
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_and_the_same_bytes(tmp_path: Path, neurotile: Callable[..., Any], tree_hash: Tree) -> None:
+    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+    result = neurotile("demo", "--json", "--out", calm, *SIZE)
+    assert result.returncode == 0, result.stderr
+    argv = ["demo", "--quiet", "--out", str(stormy), *SIZE]
+    campaign = kill_again_and_again(stormy, argv, kills=KILLS, seed=1)
+    assert campaign.kills >= KILLS, campaign
+    assert campaign.workers_killed > 0
+    assert campaign.schedulers_killed > 0
+    assert campaign.violations == []
+    assert neurotile(*argv).returncode == 0
+    assert tree_hash(stormy / "data") == tree_hash(calm / "data")
+    again = json.loads(neurotile("demo", "--json", "--out", stormy).stdout)
+    told = json.loads(result.stdout)
+    assert (again["sha256"], again["sha256_affinities"]) == (told["sha256"], told["sha256_affinities"])
+    assert again["totals"]["executed"] == 0
+
+
+def test_the_harness_catches_receipts_that_come_first(
+    fresh_demo: tuple[Path, dict[str, Any]], tmp_path: Path, neurotile: Callable[..., Any]
+) -> None:
+    root, _ = fresh_demo
+    assert broken_promises(root) == []
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(textwrap.dedent(RECEIPT_FIRST))
+    config = changed_config(root, tmp_path)
+    argv = ["run", str(config), "--out", str(root), "--update", "--quiet"]
+    campaign = kill_again_and_again(root, argv, kills=2, seed=2, environment={"PYTHONPATH": str(site)})
+    assert campaign.violations, campaign
+
+
+def changed_config(root: Path, folder: Path) -> Path:
+    """The run's own config with another dust limit, as a file."""
+    record = json.loads((root / "run.json").read_text())["config"]
+    config = folder / "changed.toml"
+    synthetic = record["input"]["synthetic"]
+    config.write_text(
+        textwrap.dedent(f"""
+            [input.synthetic]
+            seed = {synthetic["seed"]}
+            size = {synthetic["size"]}
+            voxel_size_nm = {synthetic["voxel_size_nm"]}
+            [fragments]
+            dust_vx = 5
+            [blocks]
+            shape = {record["blocks"]["shape"]}
+            chunk = {record["blocks"]["chunk"]}
+        """)
+    )
+    return config
