@@ -57,7 +57,7 @@ class Nothing:
 def work(folder: Path) -> None:
     """A worker process."""
     with Journal(folder / f"000001-{os.getpid()}{SUFFIX}") as journal:
-        BlockLoop(Nothing(), journal, epoch=1).run(claims_from_daisy(), read_ahead=True)
+        BlockLoop(Nothing(), journal, epoch=1).run(claims_from_daisy(3), read_ahead=True)
 
 
 def measure(executor: Any, blocks: int, workers: int, folder: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,8 +39,7 @@ def worker_environment(*, threads: int, epoch: int) -> dict[str, str]:
 
 def run_worker(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> None:
     """Start a worker and wait for its end; an abnormal end is an error for the caller to count."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with _log_file(log) as output:
         process = subprocess.Popen(
             argv, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
@@ -47,6 +47,15 @@ def run_worker(argv: tuple[str, ...], environment: Mapping[str, str], log: Path)
     if code != 0:
         how = signal.Signals(-code).name if code < 0 else f"exit {code}"
         raise RuntimeError(f"a worker ended with {how}; its output: {log}")
+
+
+def _log_file(log: Path) -> IO[bytes]:
+    """The worker's log; nowhere if the disk is full, which must not keep a worker from starting."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError:
+        return open(os.devnull, "ab")
 
 
 def die_with_parent() -> None:

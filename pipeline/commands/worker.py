@@ -23,7 +23,7 @@ from pipeline.plan import Plan, Task
 from pipeline.rundir import RunFolder
 from pipeline.work import Ledger, TaskWork, load_plan
 from workers.block import Index, parse_index
-from workers.executors.daisy_executor import FROM_DAISY, claims_from_daisy
+from workers.executors.daisy_executor import BLOCKS_IN_HAND, FROM_DAISY, claims_from_daisy
 from workers.fence import Fence
 from workers.journal import SUFFIX, Journal
 from workers.launch import die_with_parent
@@ -49,7 +49,7 @@ def worker(
     member = _Member(folder, int(os.environ["NEUROTILE_EPOCH"]))
     signal.signal(signal.SIGTERM, member.on_terminate)
     if FROM_DAISY in os.environ:
-        member.do(member.plan.task(stage), claims_from_daisy())
+        member.do(member.plan.task(stage), claims_from_daisy(BLOCKS_IN_HAND if member.read_ahead else 1))
     else:
         member.do_chain([stage, *then])
     return EXIT_TERMINATED if member.terminated else EXIT_DONE
@@ -68,6 +68,7 @@ class _Member:
         name = f"{epoch:06d}-{socket.gethostname()}-{os.getpid()}{SUFFIX}"
         self.journal = Journal(folder.journals / name)
         self.terminated = False
+        self.read_ahead = os.environ.get("NEUROTILE_READ_AHEAD") == "1"
         self.loop: BlockLoop | None = None
         self._watched = False
 
@@ -90,7 +91,7 @@ class _Member:
                 limit_bytes=int(pool.memory_gb * 1e9),
                 on_memory=self._on_memory,
             )
-        self.loop.run(claim_next, read_ahead=os.environ.get("NEUROTILE_READ_AHEAD") == "1")
+        self.loop.run(claim_next, read_ahead=self.read_ahead)
 
     def do_chain(self, names: Iterable[str]) -> None:
         """All ready blocks of some tasks, in order."""

@@ -13,8 +13,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from workers.executors.job import Job
 from workers.launch import run_worker
 
 LOOPBACK = "127.0.0.1"
+BLOCKS_IN_HAND = 3  # with reading ahead: one is read, one computed, one written
 ENOUGH_FALSE_STARTS = 4
 HOLD_S = 3.0
 PULSE_S = 0.5
@@ -56,7 +57,7 @@ class DaisyExecutor:
             fit="overhang",
             max_workers=workers,
             max_retries=job.deaths_allowed,
-            timeout=job.timeout_s,
+            timeout=BLOCKS_IN_HAND * job.timeout_s,  # a block's clock runs while it waits for those before it
             tracking_path=False,
             max_worker_restarts=20 + (job.deaths_allowed + 1) * len(job.ready),
             skip_mask=_skip_mask(job),
@@ -93,7 +94,7 @@ def _spawner(job: Job) -> Callable[[], None]:
         except RuntimeError:
             if not claimed.exists():
                 with (logs / _FALSE_STARTS).open("a") as file:
-                    file.write("x")
+                    file.write(f"{os.getpid()}.log\n")
             raise
 
     return spawn
@@ -102,7 +103,7 @@ def _spawner(job: Job) -> Callable[[], None]:
 def hopeless(logs: Path) -> bool:
     """Whether so many workers have ended badly before they took a block that no further one will do better."""
     marks = logs / _FALSE_STARTS
-    return marks.exists() and marks.stat().st_size >= ENOUGH_FALSE_STARTS
+    return marks.exists() and len(marks.read_text().split()) >= ENOUGH_FALSE_STARTS
 
 
 class _Pulse:
@@ -133,46 +134,76 @@ class _Pulse:
 
 
 def _cannot_start(job: Job) -> Poison:
-    newest = max(job.logs.glob("*.log"), key=lambda path: path.stat().st_mtime)
-    last = newest.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+    log = job.logs / (job.logs / _FALSE_STARTS).read_text().split()[0]
+    last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
     return Poison(
         f"the workers of {job.task} end before they take a block: {last[0]}",
-        where=str(newest),
+        where=str(log),
         way_out=f"mend what it says, then run again; to try by hand: {' '.join(job.argv)}",
     )
 
 
 class DaisyClaim:
-    """A block in the hands of a worker, from daisy's side."""
+    """A block in the hands of a worker."""
 
-    def __init__(self, block: Any, stack: ExitStack) -> None:
-        self._stack = stack
-        z, y, x = block.write_roi.offset
-        self.index: Index = (int(z), int(y), int(x))
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._settled = threading.Event()
 
     def settle(self, *, done: bool) -> None:
         """Hand the block back, as finished either way: the loop has tried again already, daisy must not."""
-        self._stack.close()
+        self._settled.set()
+
+    def wait(self) -> None:
+        """Until the block is settled."""
+        self._settled.wait()
 
 
-def claims_from_daisy() -> Callable[[], DaisyClaim | None]:
-    """Connect to the scheduler that started this worker; returns what hands out its blocks."""
-    import daisy.v2 as daisy
+def claims_from_daisy(depth: int) -> Callable[[], DaisyClaim | None]:
+    """Connect to the scheduler that started this worker; returns what hands out its blocks, `depth` at a time.
 
-    client = daisy.Client()
-
-    mark = os.environ.get(_FIRST_CLAIM)
+    A daisy client must stay in its thread and can wait for a block as long as others hold theirs: so every block in
+    hand has a thread with a client of its own, which takes it, waits until it is settled, and gives it back.
+    """
+    claims: SimpleQueue[DaisyClaim | BaseException | None] = SimpleQueue()
+    ended = 0
+    for number in range(depth):
+        threading.Thread(target=_claim_until_none, args=(claims,), name=f"claim-{number}", daemon=True).start()
 
     def claim_next() -> DaisyClaim | None:
-        nonlocal mark
-        stack = ExitStack()
-        block = stack.enter_context(client.acquire_block())
-        if block is None:
-            stack.close()
-            return None
-        if mark is not None:
-            Path(mark).touch()
-            mark = None
-        return DaisyClaim(block, stack)
+        nonlocal ended
+        while ended < depth:
+            claim = claims.get()
+            if isinstance(claim, BaseException):
+                raise claim
+            if claim is not None:
+                _mark_first_claim()
+                return claim
+            ended += 1
+        return None
 
     return claim_next
+
+
+def _claim_until_none(claims: SimpleQueue[DaisyClaim | BaseException | None]) -> None:
+    import daisy.v2 as daisy
+
+    try:
+        client = daisy.Client()
+        while True:
+            with client.acquire_block() as block:
+                if block is None:
+                    break
+                z, y, x = block.write_roi.offset
+                claim = DaisyClaim((int(z), int(y), int(x)))
+                claims.put(claim)
+                claim.wait()
+        claims.put(None)
+    except BaseException as error:
+        claims.put(error)
+
+
+def _mark_first_claim() -> None:
+    mark = os.environ.pop(_FIRST_CLAIM, None)
+    if mark is not None:
+        Path(mark).touch()

@@ -75,7 +75,7 @@ def running() -> Status:
         TaskStatus("fragments/up1", "cpu", (1, 1, 1), 1),
     ]
     started, updated = "2026-07-15T12:03:05+00:00", "2026-07-15T12:04:39+00:00"
-    return Status("/runs/a", 3, "running", started, updated, 94.0, "", tasks, [failure("0.1.1")])
+    return Status("/runs/a", 3, "running", started, updated, 94.0, tasks, [failure("0.1.1")])
 
 
 def test_a_running_page_shows_everything_and_refreshes():

@@ -98,7 +98,8 @@ class Fake:
             self.outcome.surveys[task.name] = Survey(task)
         versions = {"python": "3.11.2", "neurotile": "0.1.0"}
         record = {"config": self.parsed.model_dump(mode="json"), "facts": known, "versions": versions}
-        self.folder.save({**record, "device_class": "cpu-avx2"})
+        self.folder.save(record)
+        self.folder.settle_device("cpu-avx2")
 
     def finish(self) -> Fake:
         """Everything is done."""
