@@ -10,7 +10,7 @@ import sys
 import traceback
 from importlib import import_module
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from pipeline.errors import ConfigError, IdentityMismatch
 from workers.errors import Fenced, Retryable, RunLocked, WorkError
@@ -30,6 +30,7 @@ def build_app() -> App:
         name="neurotile",
         help="Neuron segmentation of electron-microscopy volumes, block by block: one answer on laptop and cluster.",
         version_flags=["--version"],
+        default_parameter=Parameter(negative=()),
     )
     for name in COMMANDS:
         app.command(f"pipeline.commands.{name}:{name}", name=name)

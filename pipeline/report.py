@@ -195,7 +195,7 @@ def _work(outcome: Outcome) -> str:
     seconds = {t.task: t.seconds for t in outcome.status.tasks} if outcome.status is not None else {}
     states = ("total", "done", "masked", "failed", "waiting", "pending", "executed")
     rows = []
-    for name, counts in outcome.blocks.items():
+    for name, counts in outcome.tasks.items():
         took = duration(seconds[name]) if counts["executed"] and name in seconds else ""
         rows.append((name, *(f"{counts[state]:,}" for state in states), took))
     head = ("task", "blocks", "done", "masked", "failed", "waiting", "to do", "in this run", "time")

@@ -62,11 +62,21 @@ class Outcome:
         return all(len(s.current) == s.total for s in self.surveys.values())
 
     @property
-    def blocks(self) -> dict[str, dict[str, int]]:
+    def tasks(self) -> dict[str, dict[str, int]]:
         """Counts by task and state."""
         return {
             name: {**survey.counts(), "executed": self.executed.get(name, 0)} for name, survey in self.surveys.items()
         }
+
+    @property
+    def blocks(self) -> dict[str, dict[str, int]]:
+        """Counts by stage and state: the sum over the stage's passes."""
+        sums: dict[str, dict[str, int]] = {}
+        for name, counts in self.tasks.items():
+            stage = sums.setdefault(name.partition("/")[0], dict.fromkeys(counts, 0))
+            for state, count in counts.items():
+                stage[state] += count
+        return sums
 
 
 def dry_survey(folder: RunFolder, config: RunConfig, facts: Facts) -> Outcome:

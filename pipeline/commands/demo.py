@@ -29,9 +29,12 @@ def demo(
     *,
     out: Annotated[Path, Parameter(help="run directory; an existing one is gone on with")] = Path("demo"),
     size: Annotated[
-        str, Parameter(help="Z,Y,X: voxels of the segmentation; the image is twice as fine in y and x")
-    ] = "",
-    block: Annotated[str, Parameter(help="Z,Y,X: voxels of a block; never part of the answer")] = "",
+        str | None,
+        Parameter(help="Z,Y,X: voxels of the segmentation, 64,256,256; the image is twice as fine in-plane"),
+    ] = None,
+    block: Annotated[
+        str | None, Parameter(help="Z,Y,X: voxels of a block, 32,128,128; never part of the answer")
+    ] = None,
     seed: Annotated[int | None, Parameter(help="another seed, another volume")] = None,
     workers: Annotated[int | None, Parameter(help="worker processes")] = None,
     executor: Annotated[str | None, Parameter(help="daisy or serial")] = None,
@@ -43,7 +46,7 @@ def demo(
     flags = {"workers": workers, "executor": executor}
     known = _recorded(out)
     said = (size, block, seed, self_touching or None)
-    if known is not None and not any(value not in ("", None) for value in said):
+    if known is not None and not any(value is not None for value in said):
         config = with_flags(known, flags)
     else:
         shape = triple(size or "64,256,256", "--size"), triple(block or "32,128,128", "--block")

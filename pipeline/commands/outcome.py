@@ -36,6 +36,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "complete": outcome.complete,
         "seconds": status.seconds if status else 0.0,
         "blocks": outcome.blocks,
+        "tasks": outcome.tasks,
         "totals": totals(outcome),
         "failures": [asdict(f) for f in status.failures] if status else [],
         "segmentation": str(outcome.folder.root / "labels.zarr"),

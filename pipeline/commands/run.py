@@ -16,7 +16,7 @@ def run(
     config: Annotated[Path | None, Parameter(help="TOML file; left out: go on with the run in --out as it is")] = None,
     /,
     *,
-    out: Annotated[Path | None, Parameter(help="run directory; default: runs/NAME beside the config")] = None,
+    out: Annotated[Path | None, Parameter(help="run directory; default: runs/NAME, after the config")] = None,
     input: Annotated[
         str | None, Parameter(help="image to use instead of the config's, FILE or FILE.h5:dataset")
     ] = None,
@@ -24,7 +24,7 @@ def run(
     accept_holes: Annotated[
         bool, Parameter(help="mask the blocks that failed, and finish; the report says so")
     ] = False,
-    workers: Annotated[int | None, Parameter(help="worker processes of the cpu pool")] = None,
+    workers: Annotated[int | None, Parameter(help="worker processes; of the gpu pool too if it runs on CPUs")] = None,
     executor: Annotated[str | None, Parameter(help="serial or daisy")] = None,
     json: Annotated[bool, Parameter(help="one object on stdout")] = False,
     quiet: Annotated[bool, Parameter(help="no progress")] = False,

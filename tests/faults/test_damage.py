@@ -61,7 +61,7 @@ def test_a_poison_block_is_quarantined_and_reproducible(
     result = neurotile("run", config, "--out", root, "--update", "--json")
     assert result.returncode == 3, result.stderr
     ended = json.loads(result.stdout)
-    blocks = ended["blocks"]
+    blocks = ended["tasks"]
     assert blocks["agglomerate/up0"]["failed"] == 1
     assert blocks["agglomerate/up0"]["done"] == blocks["agglomerate/up0"]["total"] - 1
     assert blocks["relabel/blocks"]["waiting"] == blocks["relabel/blocks"]["total"]

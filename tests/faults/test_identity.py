@@ -20,7 +20,7 @@ NEUROTILE = str(Path(sys.executable).with_name("neurotile"))
 
 
 def executed(told: dict[str, Any]) -> dict[str, int]:
-    return {task: counts["executed"] for task, counts in told["blocks"].items() if counts["executed"]}
+    return {task: counts["executed"] for task, counts in told["tasks"].items() if counts["executed"]}
 
 
 def test_a_changed_threshold(
@@ -41,7 +41,7 @@ def test_a_changed_threshold(
     dependent |= {"evaluate/blocks", "evaluate/total", "pyramid/image1", "pyramid/image2"}
     ran = executed(json.loads(result.stdout))
     assert {"relabel/forest", "relabel/blocks", "evaluate/total"} <= set(ran) <= dependent
-    assert ran["relabel/blocks"] == told["blocks"]["relabel/blocks"]["total"]
+    assert ran["relabel/blocks"] == told["tasks"]["relabel/blocks"]["total"]
     assert set(ran) <= set(to_run)
     fresh = neurotile("run", config, "--out", tmp_path / "fresh", "--json")
     assert fresh.returncode == 0, fresh.stderr

@@ -89,7 +89,7 @@ def test_its_code_follows_the_house_rules(copy: Path) -> None:
 def test_a_run_has_the_stage(copy: Path) -> None:
     result = python(copy, "-c", DEMO.format(FLAGS))
     assert result.returncode == 0, result.stderr
-    blocks = json.loads(result.stdout)["blocks"]
+    blocks = json.loads(result.stdout)["tasks"]
     grid = blocks["relabel/blocks"]["total"]
     assert grid == 4
     assert (blocks["sizes/blocks"]["done"], blocks["sizes/total"]["done"]) == (grid, 1)

@@ -1,4 +1,4 @@
-"""Other weights for one predict block: only its dependency cone is recomputed, and the result is that of a fresh run."""
+"""Other weights for one predict block: only its dependency cone is recomputed, to the result of a fresh run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def test_only_the_cone_is_recomputed(other_weights: Path, neurotile: Callable[..
         f"[input.synthetic]\nseed = 5\nsize = {SIZE}\n[blocks]\nshape = [8, 24, 24]\nchunk = [8, 24, 24]\n"
         "[predict]\nblock = [8, 24, 24]\n"
     )
-    override = f'[[predict.override]]\nweights = "{other_weights}"\n[predict.override.roi]\nbegin = [0, 0, 0]\nend = [8, 24, 24]\n'
+    override = (
+        f'[[predict.override]]\nweights = "{other_weights}"\n'
+        "[predict.override.roi]\nbegin = [0, 0, 0]\nend = [8, 24, 24]\n"
+    )
     plain, changed = tmp_path / "plain.toml", tmp_path / "changed.toml"
     plain.write_text(base)
     changed.write_text(base + override)
@@ -44,7 +47,7 @@ def test_only_the_cone_is_recomputed(other_weights: Path, neurotile: Callable[..
     assert "predict.override" in refused.stderr
     updated = neurotile("run", changed, "--out", root, "--update", "--json")
     assert updated.returncode == 0, updated.stderr
-    blocks = json.loads(updated.stdout)["blocks"]
+    blocks = json.loads(updated.stdout)["tasks"]
     ran = {task: counts["executed"] for task, counts in blocks.items() if counts["executed"]}
     assert "synthesize/blocks" not in ran
     assert "resample/blocks" not in ran

@@ -65,7 +65,7 @@ def test_init_plan_run(volumes: Path, neurotile: Run, tmp_path: Path) -> None:
     result = neurotile("run", own, "--out", out, "--json")
     assert result.returncode == 0, result.stderr
     assert {t["task"]: t["blocks"] for t in told["tasks"]} == {
-        task: counts["done"] for task, counts in json.loads(result.stdout)["blocks"].items()
+        task: counts["done"] for task, counts in json.loads(result.stdout)["tasks"].items()
     }
     assert Volume.open(out / "labels.zarr").box == Box.of_shape((16, 64, 64))
 
@@ -84,7 +84,7 @@ def test_a_region_and_a_mask(volumes: Path, neurotile: Run, tmp_path: Path) -> N
     told = json.loads(result.stdout)
     labels = Volume.open(out / "labels.zarr")
     assert labels.box == Box((2, 8, 8), (14, 64, 56))
-    assert told["blocks"]["predict/blocks"]["masked"] == 0  # rows 8 to 40: no block lies wholly under the mask
+    assert told["tasks"]["predict/blocks"]["masked"] == 0  # rows 8 to 40: no block lies wholly under the mask
     data = labels.read(labels.box)
     assert not data[:, : 32 - 8].any()
     assert data[:, 32 - 8 :].any()
@@ -184,7 +184,7 @@ def test_a_bad_chunk_of_the_image_fails_its_blocks_only(
     result = neurotile("run", own, "--out", tmp_path / "run", "--json")
     assert result.returncode == 3, result.stderr
     told = json.loads(result.stdout)
-    assert told["blocks"]["resample/blocks"]["failed"] == 1
-    assert told["blocks"]["resample/blocks"]["done"] == 7
+    assert told["tasks"]["resample/blocks"]["failed"] == 1
+    assert told["tasks"]["resample/blocks"]["done"] == 7
     assert told["failures"][0]["error"] == kind
     assert "image.zarr" in told["failures"][0]["what"]
