@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib import import_module
+from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -29,6 +30,7 @@ def build_app() -> App:
     app = App(
         name="neurotile",
         help="Neuron segmentation of electron-microscopy volumes, block by block: one answer on laptop and cluster.",
+        version=lambda: version("neurotile"),
         version_flags=["--version"],
         default_parameter=Parameter(negative=()),
     )

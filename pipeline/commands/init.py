@@ -22,7 +22,10 @@ TEMPLATE = """\
 image = {image}{described}
 {voxel_size}# truth = "labels.zarr"        # label volume to score against
 {scale}
-# roi = {{ begin = [0, 0, 0], end = [{roi}] }}   # write only this region, in voxels of the segmented layer
+
+# [roi]                        # write only this region, in voxels of the segmented layer
+# begin = [0, 0, 0]
+# end = [{roi}]
 
 # [[mask]]                     # leave out the non-zero voxels of this volume
 # path = "skip.zarr"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
+from pipeline.config import load
 from pipeline.geometry import Box
 from pipeline.ops.synthesize import generate
 from pipeline.volumes import Volume
@@ -53,6 +54,10 @@ def test_init_plan_run(volumes: Path, neurotile: Run, tmp_path: Path) -> None:
     result = neurotile("init", volumes / "image.zarr", "--out", own)
     assert result.returncode == 0, result.stderr
     assert "30 x 12 x 12 nm" in own.read_text()
+    lines = [line.removeprefix("# ") for line in own.read_text().splitlines()[3:]]
+    uncommented = tmp_path / "all.toml"
+    uncommented.write_text("\n".join(line for line in lines if "=" in line or line.startswith("[")))
+    load(uncommented)  # every line that is commented out is valid where it stands
     again = neurotile("init", volumes / "image.zarr", "--out", own)
     assert again.returncode == 2
     out = tmp_path / "run"
