@@ -102,7 +102,7 @@ class Fragments(Section):
     """Steepest-ascent watershed. Thresholds are shares of the affinity range, or percentiles of its histogram."""
 
     thresholds: Literal["absolute", "percentile"] = "absolute"
-    low: Share = 0.01  # edges at or below do not exist; raise it when fragments leak
+    low: Share = 0.02  # edges at or below do not exist; raise it when fragments leak
     high: Share = 0.999  # edges at or above always join; lower it for fewer fragments
     dust_vx: int = Field(0, ge=0)  # fragments with fewer voxels become background
 
@@ -117,7 +117,7 @@ class Agglomerate(Section):
 class Relabel(Section):
     """From the merge tree to labels."""
 
-    threshold: Share = 0.2  # any value from agglomerate.floor up; a relabel away
+    threshold: Share = 0.25  # any value from agglomerate.floor up; a relabel away
 
 
 class Pyramid(Section):

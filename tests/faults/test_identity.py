@@ -31,7 +31,7 @@ def test_a_changed_threshold(
     config.write_text(toml_with(root, "[relabel]\nthreshold = 0.6\n"))
     result = neurotile("run", config, "--out", root)
     assert result.returncode == 78
-    assert "relabel.threshold: 0.2 -> 0.6 (changes the answer)" in result.stderr
+    assert "relabel.threshold: 0.25 -> 0.6 (changes the answer)" in result.stderr
     assert "--update" in result.stderr
     planned = neurotile("plan", config, "--out", root, "--update", "--json")
     to_run = {t["task"]: t["to_run"] for t in json.loads(planned.stdout)["tasks"] if t["to_run"]}
