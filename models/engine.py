@@ -81,7 +81,7 @@ def deterministic() -> Iterator[None]:
 
 
 def device_class(device: str) -> str:
-    """What equal bits are promised on: the instruction set of a CPU as PyTorch uses it, or the model of a GPU."""
+    """What equal bits are promised on: a CPU's instruction set as PyTorch uses it, or a GPU's model; and PyTorch."""
     if device == "cpu":
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
-    return str(torch.cuda.get_device_name(device))
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from pipeline.errors import ConfigError, IdentityMismatch
 from workers.errors import Fenced, Retryable, RunLocked, WorkError
+from workers.loop import is_retryable
 
 COMMANDS = ("demo", "init", "plan", "run", "status", "retry", "verify", "report", "train", "worker")
 
@@ -23,6 +24,7 @@ EXIT_USAGE = 2
 EXIT_TEMPORARY = 75
 EXIT_IDENTITY = 78
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 def build_app() -> App:
@@ -48,11 +50,15 @@ def main(argv: list[str] | None = None) -> None:
         code = build_app()(words, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         code = EXIT_USAGE
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        code = EXIT_TERMINATED if type(interrupt).__name__ == "Terminated" else EXIT_INTERRUPTED
     except WorkError as error:
         _show(error, debug=debug)
         code = exit_code(error)
+    except OSError as error:
+        way_out = "mend the place (space, rights, path), then run again"
+        _show(WorkError(f"the storage refused: {error}", way_out=way_out), debug=debug)
+        code = EXIT_TEMPORARY if is_retryable(error) else EXIT_USAGE
     except Exception as error:
         _show(error, debug=debug)
         code = EXIT_BUG

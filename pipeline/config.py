@@ -20,7 +20,10 @@ LAYOUT: dict[str, Any] = {"affects": "layout"}
 NOTHING: dict[str, Any] = {"affects": "nothing"}
 
 Triple = tuple[int, int, int]
-Extent = Annotated[tuple[int, int, int], Field(description="z, y, x; at least one voxel each")]
+Count = Annotated[int, Field(ge=1)]
+Length = Annotated[float, Field(gt=0)]
+Extent = tuple[Count, Count, Count]
+Lengths = tuple[Length, Length, Length]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -48,7 +51,7 @@ class Synthetic(Section):
 
     seed: int = Field(0, ge=0, lt=2**32)
     size: Extent = (64, 512, 512)
-    voxel_size_nm: tuple[float, float, float] = (30.0, 6.0, 6.0)
+    voxel_size_nm: Lengths = (30.0, 6.0, 6.0)
     self_touching: bool = False
 
 
@@ -58,8 +61,8 @@ class Input(Section):
     image: str | None = Field(None, json_schema_extra=NOTHING)  # the fingerprint is the identity, not the path
     truth: str | None = Field(None, json_schema_extra=NOTHING)
     scale: int | None = None  # which scale of a multiscale image
-    voxel_size_nm: tuple[float, float, float] | None = None  # when the file does not say
-    truth_voxel_size_nm: tuple[float, float, float] | None = None
+    voxel_size_nm: Lengths | None = None  # when the file does not say
+    truth_voxel_size_nm: Lengths | None = None
     synthetic: Synthetic | None = None
 
     @model_validator(mode="after")
@@ -76,7 +79,7 @@ class Mask(Section):
 
     path: str = Field(json_schema_extra=NOTHING)
     role: Literal["skip"] = "skip"  # non-zero voxels are left out of the segmentation
-    voxel_size_nm: tuple[float, float, float] | None = None
+    voxel_size_nm: Lengths | None = None
 
 
 class Override(Section):
@@ -91,7 +94,7 @@ class Predict(Section):
 
     weights: str = Field("tiny", json_schema_extra=NOTHING)  # a shipped name or a path; its hash is the identity
     block: Extent | None = Field(None, json_schema_extra=LAYOUT)  # default: chosen by the plan
-    device: str = Field("cpu", json_schema_extra=NOTHING)
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", json_schema_extra=NOTHING)
     threads: int = Field(1, ge=1, json_schema_extra=NOTHING)
     batch: int = Field(1, ge=1, json_schema_extra=NOTHING)  # belongs to run.json; lower it when memory runs out
     mixed_devices: bool = Field(False, json_schema_extra=NOTHING)  # let unlike devices share a run: bits may differ
@@ -228,7 +231,7 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
         return None if location is None else str((folder / location).resolve())
 
     def weights(name: str) -> str:
-        return str((folder / name).resolve()) if "/" in name or name.endswith(".safetensors") else name
+        return str((folder / name).resolve()) if "/" in name or name.endswith((".safetensors", ".json")) else name
 
     source = config.input.model_copy(
         update={"image": absolute(config.input.image), "truth": absolute(config.input.truth)}

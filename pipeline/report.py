@@ -112,6 +112,8 @@ def _answer(outcome: Outcome) -> str:
     """Whether this result is exact."""
     settled = outcome.folder.device
     told = f" ({settled.read_text()})." if settled.exists() else "."
+    if outcome.plan.config.predict.mixed_devices:
+        told += " Unlike devices were allowed in this run: affinities may differ from those of one device."
     return f'<p class="lead">{text(EXACT + told)}</p>'
 
 

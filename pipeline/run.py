@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +45,7 @@ from workers.launch import worker_argv, worker_environment
 from workers.loop import BlockLoop, Claim
 from workers.receipts import Failure, Receipts, failed_record, pack
 
+_STAGE_FOLDER = re.compile(r"[a-z_]+-[0-9a-f]{12}-[0-9a-f]{8}")
 READ_AHEAD_FROM = 8  # blocks per worker from which reading ahead pays and hoards nothing
 
 
@@ -101,29 +104,40 @@ class Run:
         self._retry = False
 
     # ---- the whole ---------------------------------------------------------------------------------------------
-    def execute(self, config: RunConfig | None, *, update: bool = False, retry: bool = False) -> Outcome:
-        """Start a run, or go on with the one in the directory; without a config, exactly as it was started."""
+    def execute(
+        self, config: RunConfig | None, *, update: bool = False, retry: bool = False, accept_holes: bool = False
+    ) -> Outcome:
+        """Start a run, or go on with the one in the directory; without a config, exactly as it was started.
+
+        `accept_holes` allows the config to differ in its holes, and in nothing else.
+        """
         self._retry = retry
         if config is None:
             self.folder.load()  # an error if there is no run to go on with
         elif not self.folder.exists():  # refuse before anything is written, the fence included
+            self.folder.refuse_foreign()
             refuse_what_cannot_work(build(config, resolve(config), self.folder.data), self.folder.root)
         epoch = self._fence.acquire()
+        before = signal.signal(signal.SIGTERM, _terminate)
         try:
-            config, facts = self._agree(config, update=update)
+            config, facts = self._agree(config, update=update, accept_holes=accept_holes)
             return self._walk(config, facts, epoch)
         finally:
+            signal.signal(signal.SIGTERM, before)
             self._fence.release()
 
-    def _agree(self, config: RunConfig | None, *, update: bool) -> tuple[RunConfig, Facts]:
+    def _agree(self, config: RunConfig | None, *, update: bool, accept_holes: bool) -> tuple[RunConfig, Facts]:
         record: dict[str, Any] = {}
         if config is None or self.folder.exists():
             record = self.folder.load()
             known = parse(record["config"], where=str(self.folder.record))
             config = known if config is None else config
             facts = resolve(config)
+            found = changes(known, config, record["facts"], facts)
             if not update:
-                insist(changes(known, config, record["facts"], facts), str(self.folder.root))
+                insist([c for c in found if not (accept_holes and c.key == "holes")], str(self.folder.root))
+            if any(change.affects == "answer" for change in found):
+                unpublish(self.folder)
         else:
             facts = resolve(config)
         refuse_what_cannot_work(build(config, facts, self.folder.data), self.folder.root)
@@ -132,7 +146,8 @@ class Run:
 
     def _walk(self, config: RunConfig, facts: Facts, epoch: int) -> Outcome:
         self.folder.journals.mkdir(exist_ok=True)
-        sweep_partial(self.folder.root)
+        for place in (self.folder.data, self.folder.journals, self.folder.fence):
+            sweep_partial(place)
         pack(self.folder.journals, epoch=epoch)
         receipts = Receipts(self.folder.journals)
         plan = build(config, facts, self.folder.data, receipts.summary)
@@ -154,6 +169,14 @@ class Run:
         finally:
             tracker.finish(state)
         return outcome
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the same way out as an interrupt, with another exit code."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def _status_of(task: Task) -> TaskStatus:
@@ -215,9 +238,9 @@ class _Walk:
         return any(i not in failures or failures[i].epoch != self.epoch for i in found.ready)
 
     def _end(self, task: Task) -> None:
-        for index in self.ledger.settle(task).ready:
+        for index in self.ledger.settle(task, self.epoch).ready:
             self._record_lost(task, index)
-        settled = self.ledger.settle(task)
+        settled = self.ledger.settle(task, self.epoch)
         self.outcome.surveys[task.name] = settled
         self.outcome.executed[task.name] = sum(r.epoch == self.epoch for _, r in self.receipts.held(task.name))
         self.tracker.end(settled)
@@ -274,9 +297,16 @@ def publish(folder: RunFolder, plan: Plan) -> None:
         link_atomically(folder.root / name, target)
 
 
+def unpublish(folder: RunFolder) -> None:
+    """Take the links to an earlier answer away: what they would show is not what the config says."""
+    for link in folder.root.glob("*.zarr"):
+        if link.is_symlink():
+            link.unlink()
+
+
 def remove_obsolete(folder: RunFolder, plan: Plan) -> None:
     """Remove outputs that belong to earlier configs of this run."""
     current = {stage.folder for stage in plan.stages}
     for place in folder.data.iterdir():
-        if place not in current:
+        if place not in current and _STAGE_FOLDER.fullmatch(place.name):
             shutil.rmtree(place)

@@ -92,11 +92,25 @@ class RunFolder:
     def settle_device(self, device_class: str) -> str:
         """The class of device that this run's network runs on: the first to ask decides."""
         fresh = self.device.with_name(f"device.partial-{os.getpid()}-{os.urandom(4).hex()}")
-        fresh.write_text(device_class)
+        write_atomically(fresh, device_class.encode())
         with suppress(FileExistsError):
             os.link(fresh, self.device)
         fresh.unlink()
         return self.device.read_text()
+
+    def refuse_foreign(self) -> None:
+        """A run starts in a folder of its own: what is there and is no run's must never be touched."""
+        if self.exists() or not self.root.exists():
+            return
+        if not self.root.is_dir():
+            raise ConfigError("this is not a folder", where=str(self.root), way_out="choose another --out")
+        others = sorted({p.name for p in self.root.iterdir()} - {"fence", "device"})
+        if others:
+            raise ConfigError(
+                f"this folder is not empty and holds no run; it has {', '.join(others[:5])}",
+                where=str(self.root),
+                way_out="choose another --out, or empty the folder",
+            )
 
     def exists(self) -> bool:
         """Whether a run was ever started here."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import ChunkError
 from pipeline.plan import Task
 from pipeline.rundir import RunFolder
-from pipeline.work import load_plan
+from pipeline.work import TaskWork, load_plan
 from workers.block import BlockRef, Index
 from workers.fence import Fence
 from workers.journal import SUFFIX, Journal
@@ -27,6 +27,7 @@ class Verified:
 
     checked: int = 0
     masked: int = 0
+    stale: int = 0
     damaged: list[tuple[str, str]] = field(default_factory=list)  # block, what is wrong
 
 
@@ -45,9 +46,13 @@ def verify(root: Path, *, sample: float = 1.0, on_block: Callable[[Verified], No
         with Journal(folder.journals / f"{epoch:06d}-verify{SUFFIX}") as journal:
             for task in plan.tasks:
                 for index, receipt in list(receipts.held(task.name)):
-                    if receipt.layout != task.stage.layout or choose.random() >= sample:
-                        continue
+                    identity = TaskWork(task, receipts, folder).identity(index)
                     ref = BlockRef(task.name, index)
+                    if (receipt.content, receipt.layout) != (identity.content, identity.layout):
+                        found.stale += 1  # of an earlier config: its data is not where this config's would be
+                        continue
+                    if choose.random() >= sample:
+                        continue
                     wrong = "" if receipt.state != "done" else _wrong(task, index, receipt.digest)
                     found.checked += receipt.state == "done"
                     found.masked += receipt.state == "masked"

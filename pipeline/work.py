@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ class TaskWork:
 
 def reproduce_command(folder: RunFolder, ref: BlockRef) -> str:
     """One command that runs one block in the foreground."""
-    return f"neurotile worker {folder.root} {ref.task} --block {ref.label} --debug"
+    return f"neurotile worker {shlex.quote(str(folder.root.absolute()))} {ref.task} --block {ref.label} --debug"
 
 
 def _arrays_in(inputs: Any, prefix: str = "") -> Iterable[tuple[str, np.ndarray[Any, Any]]]:
@@ -205,13 +206,13 @@ class Ledger:
         self._current[task.name] = found.current
         return found
 
-    def settle(self, task: Task) -> Survey:
+    def settle(self, task: Task, epoch: int) -> Survey:
         """Survey after execution: what is ready and has failed in this epoch counts as failed."""
         self.receipts.refresh()
         found = self.survey(task)
         for index in list(found.ready):
             failure = self.receipts.failure(BlockRef(task.name, index))
-            if failure is not None:
+            if failure is not None and failure.epoch == epoch:
                 found.ready.remove(index)
                 found.failed[index] = failure
         return found

@@ -70,15 +70,15 @@ class Fence:
                 where=str(self.folder.parent),
                 way_out="wait for it, or end it; `neurotile status` shows what it does",
             )
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "epoch": self.epoch + 1}
+        os.ftruncate(self._run, 0)
+        os.pwrite(self._run, json.dumps(who).encode(), 0)
         workers = self._without_workers(patience_s)
         try:
             epoch = self.epoch + 1
             write_atomically(self.folder / "epoch", str(epoch).encode())
         finally:
             os.close(workers)
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "epoch": epoch}
-        os.ftruncate(self._run, 0)
-        os.pwrite(self._run, json.dumps(who).encode(), 0)
         return epoch
 
     def _without_workers(self, patience_s: float) -> int:
@@ -119,7 +119,7 @@ class Fence:
         """For a bystander: whether a run goes on here."""
         if not (self.folder / "run.lock").exists():
             return False
-        handle = self._open("run.lock")
+        handle = os.open(self.folder / "run.lock", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _held_by_other(handle, fcntl.F_RDLCK)
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,11 +30,16 @@ class Journal:
         self.path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._good = 0
+        self._turn = threading.Lock()  # read-ahead, writing and the watchdog append from threads of their own
         sync_folder(path.parent)
 
     def append(self, record: Record, *, durable: bool = True) -> None:
         """Write one record; with `durable`, return only when it is on disk."""
         frame = _frame(record)
+        with self._turn:
+            self._append(frame, durable=durable)
+
+    def _append(self, frame: bytes, *, durable: bool) -> None:
         try:
             written = os.write(self._file, frame)
             if written != len(frame):

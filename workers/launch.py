@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+_PARENT = "NEUROTILE_PARENT"
 
 
 def worker_argv(run: Path, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -41,12 +42,17 @@ def run_worker(argv: tuple[str, ...], environment: Mapping[str, str], log: Path)
     """Start a worker and wait for its end; an abnormal end is an error for the caller to count."""
     with _log_file(log) as output:
         process = subprocess.Popen(
-            argv, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            argv, env={**os.environ, **environment, **parent()}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         code = process.wait()
     if code != 0:
         how = signal.Signals(-code).name if code < 0 else f"exit {code}"
         raise RuntimeError(f"a worker ended with {how}; its output: {log}")
+
+
+def parent() -> dict[str, str]:
+    """For a child: who its parent is."""
+    return {_PARENT: str(os.getpid())}
 
 
 def _log_file(log: Path) -> IO[bytes]:
@@ -62,8 +68,8 @@ def die_with_parent() -> None:
     """Ask the kernel to end this process when the one that started it ends (Linux)."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os._exit(EXIT_ORPHAN)
+    if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
+        os._exit(EXIT_ORPHAN)  # it ended before it could be watched
 
 
 EXIT_ORPHAN = 75

@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -157,7 +158,8 @@ class BlockLoop:
         if claim is None:
             return None
         self.in_hand.add(claim.index)
-        self.journal.append(self._base("start", claim.index), durable=False)
+        with suppress(Retryable):  # only for the curious: a full disk is the write's affair
+            self.journal.append(self._base("start", claim.index), durable=False)
         return Attempt(claim, began=time.monotonic())
 
     def _read(self, attempt: Attempt) -> None:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from workers.block import BlockRef, Index, parse_index
 from workers.files import sync_folder
@@ -25,8 +26,6 @@ from workers.journal import SUFFIX, Record, read_record_at, read_records, write_
 
 SCHEMA = 1
 PACKED_OVER = 64  # more journals than this are packed into one when a run starts
-
-State = Literal["done", "masked", "evicted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,12 @@ class Receipts:
     def refresh(self) -> None:
         """Take in what was appended since."""
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            start = self._read_to.get(path.name, 0)
-            if path.stat().st_size == start:
-                continue
+            with suppress(FileNotFoundError):  # packed away by a run that starts: the packed one says the same
+                self._read(path)
+
+    def _read(self, path: Path) -> None:
+        start = self._read_to.get(path.name, 0)
+        if path.stat().st_size > start:
             for offset, end, record in read_records(path, start, lenient=self._lenient):
                 self._take(record, path.name, offset)
                 self._read_to[path.name] = end

@@ -44,13 +44,20 @@ def demo(
 ) -> int:
     """Segment a generated volume, in under three minutes on two cores."""
     flags = {"workers": workers, "executor": executor}
-    known = _recorded(out)
+    known = _recorded(out) or demo_config((64, 256, 256), (32, 128, 128), seed=0, self_touching=False)
+    generated = known.input.synthetic
+    if generated is None:
+        raise ConfigError("the run in this folder is no demo", where=str(out), way_out="choose another --out")
     said = (size, block, seed, self_touching or None)
-    if known is not None and not any(value is not None for value in said):
-        config = with_flags(known, flags)
-    else:
-        shape = triple(size or "64,256,256", "--size"), triple(block or "32,128,128", "--block")
-        config = with_flags(demo_config(*shape, seed=seed or 0, self_touching=self_touching), flags)
+    if any(value is not None for value in said):
+        z, y, x = (extent // factor for extent, factor in zip(generated.size, FINER, strict=True))
+        known = demo_config(
+            triple(size, "--size") if size else (z, y, x),
+            triple(block, "--block") if block else known.blocks.shape,
+            seed=generated.seed if seed is None else seed,
+            self_touching=self_touching or generated.self_touching,
+        )
+    config = with_flags(known, flags)
     outcome = carry_out(out, config, update=False, retry=False, quiet=quiet or json)
     if json:
         print_json(demo_json(outcome))

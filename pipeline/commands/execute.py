@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def with_flags(config: RunConfig, flags: Flags) -> RunConfig:
     data = config.model_dump()
     if flags.get("workers") is not None:
         data["workers"]["cpu"]["count"] = flags["workers"]
-        data["workers"]["gpu"]["count"] = flags["workers"] if config.predict.device == "cpu" else 1
+        if config.predict.device == "cpu":
+            data["workers"]["gpu"]["count"] = flags["workers"]
     if flags.get("executor") is not None:
         data["workers"]["executor"] = flags["executor"]
     return parse(data, where="the command line")
@@ -48,6 +50,8 @@ def with_holes(root: Path, config: RunConfig | None) -> RunConfig:
                 )
             box = task.sweep.grid.block_box(index)
             holes[Region(begin=box.begin, end=box.end)] = None
+    if len(holes) == len(config.holes):
+        raise ConfigError("no predict block has failed: there is nothing to accept", where=str(root))
     return config.model_copy(update={"holes": tuple(holes)})
 
 
@@ -62,11 +66,17 @@ def resolve_flags(root: Path, config: RunConfig | None, flags: Flags, *, accept_
     return config
 
 
-def carry_out(root: Path, config: RunConfig | None, *, update: bool, retry: bool, quiet: bool) -> Outcome:
-    """Run, and write the report if all is done."""
+def carry_out(
+    root: Path, config: RunConfig | None, *, update: bool, retry: bool, quiet: bool, accept_holes: bool = False
+) -> Outcome:
+    """Run, and write the report, whether all is done or not."""
     with watching(quiet=quiet) as observers:
-        outcome = Run(root, observers=observers, page=status_page).execute(config, update=update, retry=retry)
-    write_report(outcome)
+        run = Run(root, observers=observers, page=status_page)
+        outcome = run.execute(config, update=update, retry=retry, accept_holes=accept_holes)
+    try:
+        write_report(outcome)
+    except OSError as error:
+        sys.stderr.write(f"the report could not be written: {error}\n  way out: neurotile report {root}\n")
     return outcome
 
 
@@ -83,7 +93,7 @@ def execute(
 ) -> int:
     """Run and tell; returns the exit code."""
     config = resolve_flags(root, config, flags, accept_holes=accept_holes)
-    outcome = carry_out(root, config, update=update or accept_holes, retry=retry, quiet=quiet or as_json)
+    outcome = carry_out(root, config, update=update, retry=retry, quiet=quiet or as_json, accept_holes=accept_holes)
     if as_json:
         print_json(ending.as_json(outcome))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -97,7 +98,7 @@ def config_text(image: str, out: Path, *, scale: int | None, weights: str) -> st
     layer = [extent // f for extent, f in zip(source.shape, factor, strict=True)]
     return TEMPLATE.format(
         name=out,
-        image=f'"{location}"',
+        image=json.dumps(location),
         described=f"   # {' x '.join(str(s) for s in source.shape)} {source.dtype}, {known or 'voxel size unknown'}",
         voxel_size=stated,
         scale="# scale = 0                    # of a multiscale image" if scale is None else f"scale = {scale}",

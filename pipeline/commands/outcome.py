@@ -39,7 +39,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "tasks": outcome.tasks,
         "totals": totals(outcome),
         "failures": [asdict(f) for f in status.failures] if status else [],
-        "segmentation": str(outcome.folder.root / "labels.zarr"),
+        "segmentation": str(outcome.folder.root / "labels.zarr") if outcome.complete else None,
         "report": str(outcome.folder.report),
     }
 

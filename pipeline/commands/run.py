@@ -30,6 +30,8 @@ def run(
     quiet: Annotated[bool, Parameter(help="no progress")] = False,
 ) -> int:
     """Segment a volume, or go on with a run. Nothing is done twice: what has a valid receipt stays."""
+    if config is None and input is not None:
+        raise ConfigError("--input needs a config", way_out="name the config whose image it replaces")
     root = out or _default_root(config)
     parsed = None if config is None else _with_input(load(config), input)
     overrides = {"workers": workers, "executor": executor}

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from pipeline.commands.outcome import EXIT_DONE, EXIT_FAILED_BLOCKS
 from pipeline.commands.terminal import print_json
+from pipeline.errors import ConfigError
 from pipeline.verify import verify as check
 
 
@@ -21,10 +22,12 @@ def verify(
     json: Annotated[bool, Parameter(help="one object on stdout")] = False,
 ) -> int:
     """Re-read and re-hash stored data. Receipts of damaged blocks are taken back, so that `run` repairs them."""
+    if not 0 < sample <= 1:
+        raise ConfigError(f"--sample {sample} is not a share", way_out="give a number above 0, up to 1")
     found = check(run, sample=sample)
     if json:
         damaged = [{"block": block, "what": what} for block, what in found.damaged]
-        print_json({"checked": found.checked, "masked": found.masked, "damaged": damaged})
+        print_json({"checked": found.checked, "masked": found.masked, "stale": found.stale, "damaged": damaged})
     else:
         for block, what in found.damaged:
             sys.stderr.write(f"damaged: {block}: {what}\n")

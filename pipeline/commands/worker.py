@@ -12,13 +12,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from pipeline.commands.outcome import EXIT_DONE, EXIT_FAILED_BLOCKS
-from pipeline.errors import OutOfMemory
+from pipeline.errors import ConfigError, OutOfMemory
 from pipeline.plan import Plan, Task
 from pipeline.rundir import RunFolder
 from pipeline.work import Ledger, TaskWork, load_plan
@@ -44,15 +45,22 @@ def worker(
     """Do blocks of a task. Schedulers start this; by hand it reproduces one block."""
     folder = RunFolder(run)
     if block:
-        return _by_hand(folder, stage, [parse_index(label) for label in block])
+        return _by_hand(folder, stage, [_index(label) for label in block])
     die_with_parent()
-    member = _Member(folder, int(os.environ["NEUROTILE_EPOCH"]))
+    epoch = os.environ.get("NEUROTILE_EPOCH")
+    if epoch is None:
+        raise ConfigError(
+            "this command is started by a run", way_out="by hand, name blocks: neurotile worker RUN STAGE --block 0.0.0"
+        )
+    member = _Member(folder, int(epoch))
     signal.signal(signal.SIGTERM, member.on_terminate)
     if FROM_DAISY in os.environ:
-        member.do(member.plan.task(stage), claims_from_daisy(BLOCKS_IN_HAND if member.read_ahead else 1))
+        depth = BLOCKS_IN_HAND if member.read_ahead else 1
+        member.do(member.plan.task(stage), lambda: claims_from_daisy(depth))
     else:
         member.do_chain([stage, *then])
-    return EXIT_TERMINATED if member.terminated else EXIT_DONE
+    member.journal.close()
+    os._exit(EXIT_TERMINATED if member.terminated else EXIT_DONE)  # daisy's threads cannot be joined
 
 
 class _Member:
@@ -72,8 +80,8 @@ class _Member:
         self.loop: BlockLoop | None = None
         self._watched = False
 
-    def do(self, task: Task, claim_next: Callable[[], Claim | None]) -> None:
-        """Work through the blocks that are handed out."""
+    def do(self, task: Task, connect: Callable[[], Callable[[], Claim | None]]) -> None:
+        """Work through the blocks that are handed out; connects only when it could compute them."""
         pool = self.plan.config.workers.gpu if task.stage.pool == "gpu" else self.plan.config.workers.cpu
         work = TaskWork(task, self.receipts, self.folder)
         work.check_device(mixed=self.plan.config.predict.mixed_devices)
@@ -91,7 +99,7 @@ class _Member:
                 limit_bytes=int(pool.memory_gb * 1e9),
                 on_memory=self._on_memory,
             )
-        self.loop.run(claim_next, read_ahead=self.read_ahead)
+        self.loop.run(connect(), read_ahead=self.read_ahead)
 
     def do_chain(self, names: Iterable[str]) -> None:
         """All ready blocks of some tasks, in order."""
@@ -102,8 +110,8 @@ class _Member:
             self.receipts.refresh()
             found = ledger.survey(task, again=again)
             if task.name in wanted and found.ready:
-                self.do(task, _claims(found.ready))
-                ledger.settle(task)
+                self.do(task, partial(_claims, found.ready))
+                ledger.settle(task, self.epoch)
 
     def on_terminate(self, *_: object) -> None:
         """SIGTERM: finish the block in hand, take no other. A second one drops it."""
@@ -142,6 +150,20 @@ def _claims(indices: Iterable[Index]) -> Callable[[], Claim | None]:
     return lambda: next(left, None)
 
 
+def _index(label: str) -> Index:
+    try:
+        return parse_index(label)
+    except ValueError:
+        raise ConfigError(f"{label!r} is no block", way_out="blocks are written Z.Y.X, such as 1.0.2") from None
+
+
+def _check_blocks(task: Task, indices: list[Index]) -> None:
+    shape = task.sweep.grid.shape
+    for index in indices:
+        if not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
+            raise ConfigError(f"{task.name} has no block {index}", way_out=f"its grid has {shape} blocks, from 0.0.0")
+
+
 def _by_hand(folder: RunFolder, stage: str, indices: list[Index]) -> int:
     """The named blocks as a run of their own: fenced, with receipts; a failure is shown, not only recorded."""
     folder.load()
@@ -151,6 +173,7 @@ def _by_hand(folder: RunFolder, stage: str, indices: list[Index]) -> int:
         receipts = Receipts(folder.journals)
         plan = load_plan(folder, receipts)
         task = plan.task(stage)
+        _check_blocks(task, indices)
         task.stage.prepare()
         work = TaskWork(task, receipts, folder)
         work.check_device(mixed=plan.config.predict.mixed_devices)

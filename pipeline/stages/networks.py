@@ -5,7 +5,7 @@ Everything but `evaluate` works from the run's facts, without torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +74,20 @@ class Networks:
 
     def working_bytes(self, box_shape: Index) -> int:
         """A bound on the memory that predicting a box takes: images with context, and the engine."""
+        return self._bytes(self._facts, box_shape, batch=self._config.batch)
+
+    def plain_bytes(self, box_shape: Index) -> int:
+        """The same without overrides and batches: what blocks are chosen by, so that neither can move them."""
+        return self._bytes(self._facts[:1], box_shape, batch=1)
+
+    def _bytes(self, networks: Sequence[Mapping[str, Any]], box_shape: Index, *, batch: int) -> int:
         images, engines = 0, []
-        for facts in self._facts:
+        for facts in networks:
             patch = _index(facts["patch"])
             z, y, x = (n + 2 * p for n, p in zip(box_shape, patch, strict=True))
             images += z * y * x
             widest = max(facts["spec"]["architecture"]["widths"])
-            engines.append(working_bytes(patch, widest, batch=self._config.batch, box_shape=box_shape))
+            engines.append(working_bytes(patch, widest, batch=batch, box_shape=box_shape))
         return images + max(engines)
 
     def evaluate(self, part: Part) -> NDArray[np.uint8]:

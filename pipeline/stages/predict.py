@@ -194,7 +194,10 @@ class Predict(Stage[Inputs, Outputs]):
         chunk, block = config.blocks.chunk, config.predict.block
         if block is None:
             block = op.choose_block(
-                self._networks.lattice(0), roi, chunk, lambda shape: self._block_bytes(shape) <= CHOSEN_BLOCK_BYTES
+                self._networks.lattice(0),
+                roi,
+                chunk,
+                lambda shape: self._networks.plain_bytes(shape) <= CHOSEN_BLOCK_BYTES,
             )
         if any(b % c for b, c in zip(block, chunk, strict=True)):
             raise ConfigError(

@@ -61,9 +61,18 @@ def broken_promises(root: Path) -> list[str]:
 
 
 def kill_again_and_again(
-    root: Path, argv: list[str], *, kills: int, seed: int, environment: dict[str, str] | None = None
+    root: Path,
+    argv: list[str],
+    *,
+    kills: int,
+    seed: int,
+    environment: dict[str, str] | None = None,
+    only_busy: bool = True,
 ) -> Campaign:
-    """Run a command, killing workers and schedulers in mid-block until enough have died or a run ends by itself."""
+    """Run a command, killing workers and schedulers in mid-block until enough have died or a run ends by itself.
+
+    Without `only_busy`, workers die between blocks as well.
+    """
     choose = random.Random(seed)
     campaign = Campaign()
     while campaign.kills < kills and campaign.exit_code is None:
@@ -71,7 +80,8 @@ def kill_again_and_again(
         scheduler = subprocess.Popen([NEUROTILE, *argv], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while campaign.kills < kills and scheduler.poll() is None:
             time.sleep(choose.uniform(0.02, 0.4))
-            _kill_one(root, scheduler, choose, campaign)
+            victims = _busy_workers(root) if only_busy else _workers(root)
+            _kill_one(victims, scheduler, choose, campaign)
         if scheduler.poll() is None:  # enough have died: the last death is a scheduler's
             scheduler.kill()
             campaign.schedulers_killed += 1
@@ -82,9 +92,10 @@ def kill_again_and_again(
     return campaign
 
 
-def _kill_one(root: Path, scheduler: subprocess.Popen[bytes], choose: random.Random, campaign: Campaign) -> None:
-    """Kill a worker that has a block in hand or, one time in three, the scheduler while one has."""
-    busy = _busy_workers(root)
+def _kill_one(
+    busy: list[psutil.Process], scheduler: subprocess.Popen[bytes], choose: random.Random, campaign: Campaign
+) -> None:
+    """Kill one of these workers or, one time in four, the scheduler while there are any."""
     if not busy or scheduler.poll() is not None:
         return
     if choose.random() < 1 / 4:

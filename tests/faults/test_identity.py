@@ -98,6 +98,43 @@ def test_the_second_run_is_turned_away(tmp_path: Path, neurotile: Callable[..., 
     assert neurotile("status", root).stdout.splitlines()[-1].startswith("stopped")
 
 
+def test_a_terminated_run_says_so(tmp_path: Path, neurotile: Callable[..., Any]) -> None:
+    root = tmp_path / "run"
+    argv = ["demo", "--quiet", "--out", str(root), "--size", "16,96,96", "--block", "8,48,48"]
+    run = subprocess.Popen([NEUROTILE, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (root / "status.json").exists():
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=60) == 143
+    assert json.loads((root / "status.json").read_text())["state"] == "stopped"
+    assert neurotile(*argv).returncode == 0
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path, neurotile: Callable[..., Any]) -> None:
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    for name in ("data/mine/file", "notes.partial-12-ab", "x.__lock"):
+        (tmp_path / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    result = neurotile("demo", "--out", tmp_path, "--size", "8,48,48")
+    assert result.returncode == 2
+    assert "not empty and holds no run" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "file").write_text("")
+    assert neurotile("demo", "--out", tmp_path / "file").returncode == 2
+
+
+def test_verify_after_an_interrupted_update_finds_no_damage(
+    fresh_demo: Demo, neurotile: Callable[..., Any], tmp_path: Path
+) -> None:
+    root, _ = fresh_demo
+    record = json.loads((root / "run.json").read_text())
+    record["config"]["relabel"]["threshold"] = 0.6  # what an update that was killed at once leaves
+    (root / "run.json").write_text(json.dumps(record))
+    result = neurotile("verify", root, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["stale"] > 0
+
+
 @pytest.mark.parametrize("code", [signal.SIGTERM])
 def test_a_terminated_worker_finishes_or_drops_its_block(
     tmp_path: Path, neurotile: Callable[..., Any], code: signal.Signals

@@ -15,22 +15,25 @@ Tree = Callable[[Path], dict[str, str]]
 KILLS = 20
 SIZE = ("--size", "24,128,128", "--block", "8,32,32")  # 3 x 4 x 4 blocks
 
-# A worker that writes its receipt before its data: the harness must catch it.
+# A worker that writes its receipt, with the right digests, before its data: the harness must catch it.
 RECEIPT_FIRST = """
     import time
+    from pipeline import volumes
     from workers import loop
 
+    honest = loop.BlockLoop._commit
+
     def commit(self, attempt):
-        index = attempt.claim.index
-        identity = self.work.identity(index)
-        written = {}
-        original = self.work.write
-        parts = {"labels": "0" * 64, "tables": "0" * 64}
-        record = dict(parts=parts, digest=loop.combined_digest(parts), summary={}, seconds=0.0, peak_mb=0)
-        base = {**self._base("receipt", index), "state": "done", "content": identity.content}
-        self.journal.append({**base, "layout": identity.layout, "reads": identity.reads, **record})
-        time.sleep(0.3)
-        original(index, attempt.outputs)
+        kept = volumes.Volume.write
+        later = []
+        volumes.Volume.write = lambda volume, box, data: later.append((volume, box, data)) or volumes.digest(data)
+        try:
+            honest(self, attempt)
+        finally:
+            volumes.Volume.write = kept
+        time.sleep(0.5)
+        for volume, box, data in later:
+            volume.write(box, data)
 
     loop.BlockLoop._commit = commit
 """
@@ -65,8 +68,23 @@ def test_the_harness_catches_receipts_that_come_first(
     (site / "sitecustomize.py").write_text(textwrap.dedent(RECEIPT_FIRST))
     config = changed_config(root, tmp_path)
     argv = ["run", str(config), "--out", str(root), "--update", "--quiet"]
-    campaign = kill_again_and_again(root, argv, kills=2, seed=2, environment={"PYTHONPATH": str(site)})
+    environment = {"PYTHONPATH": str(site)}
+    campaign = kill_again_and_again(root, argv, kills=6, seed=2, environment=environment, only_busy=False)
     assert campaign.violations, campaign
+
+
+def test_without_kills_the_wrong_order_goes_unseen(
+    fresh_demo: tuple[Path, dict[str, Any]], tmp_path: Path, neurotile: Callable[..., Any]
+) -> None:
+    """The control must fail for its order, not for its content."""
+    root, _ = fresh_demo
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(textwrap.dedent(RECEIPT_FIRST))
+    argv = ("run", changed_config(root, tmp_path), "--out", root, "--update")
+    result = neurotile(*argv, PYTHONPATH=str(site))
+    assert result.returncode == 0, result.stderr
+    assert broken_promises(root) == []
 
 
 def changed_config(root: Path, folder: Path) -> Path:

@@ -96,6 +96,9 @@ def _spawner(job: Job) -> Callable[[], None]:
                 with (logs / _FALSE_STARTS).open("a") as file:
                     file.write(f"{os.getpid()}.log\n")
             raise
+        finally:
+            if claimed.exists():
+                (logs / _FALSE_STARTS).unlink(missing_ok=True)
 
     return spawn
 
@@ -103,7 +106,10 @@ def _spawner(job: Job) -> Callable[[], None]:
 def hopeless(logs: Path) -> bool:
     """Whether so many workers have ended badly before they took a block that no further one will do better."""
     marks = logs / _FALSE_STARTS
-    return marks.exists() and len(marks.read_text().split()) >= ENOUGH_FALSE_STARTS
+    try:
+        return len(marks.read_text().split()) >= ENOUGH_FALSE_STARTS
+    except FileNotFoundError:
+        return False
 
 
 class _Pulse:

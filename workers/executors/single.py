@@ -9,6 +9,7 @@ from contextlib import suppress
 from os import environ
 
 from workers.executors.job import Job
+from workers.launch import parent
 
 
 class SingleExecutor:
@@ -20,7 +21,11 @@ class SingleExecutor:
         for _ in range(job.deaths_allowed + 1):
             with (job.logs / "single.log").open("ab") as output:
                 process = subprocess.Popen(
-                    job.argv, env={**environ, **job.environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                    job.argv,
+                    env={**environ, **job.environment, **parent()},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
                 )
             try:
                 if self._wait(process, tick, job.timeout_s) == 0:
