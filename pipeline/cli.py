@@ -35,6 +35,7 @@ def build_app() -> App:
         version=lambda: version("neurotile"),
         version_flags=["--version"],
         default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,
     )
     for name in COMMANDS:
         app.command(f"pipeline.commands.{name}:{name}", name=name)

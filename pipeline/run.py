@@ -118,10 +118,20 @@ class Run:
             self.folder.refuse_foreign()
             refuse_what_cannot_work(build(config, resolve(config), self.folder.data), self.folder.root)
         epoch = self._fence.acquire()
-        before = signal.signal(signal.SIGTERM, _terminate)
+        terminated: list[int] = []
+
+        def terminate(number: int, _: object) -> None:
+            terminated.append(number)
+            raise Terminated
+
+        before = signal.signal(signal.SIGTERM, terminate)
         try:
             config, facts = self._agree(config, update=update, accept_holes=accept_holes)
             return self._walk(config, facts, epoch)
+        except KeyboardInterrupt:
+            if terminated:  # whatever became of it on its way through the executor
+                raise Terminated from None
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
             self._fence.release()
@@ -173,10 +183,6 @@ class Run:
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: the same way out as an interrupt, with another exit code."""
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 def _status_of(task: Task) -> TaskStatus:
