@@ -17,7 +17,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +46,7 @@ from workers.loop import BlockLoop, Claim
 from workers.receipts import Failure, Receipts, failed_record, pack
 
 _STAGE_FOLDER = re.compile(r"[a-z_]+-[0-9a-f]{12}-[0-9a-f]{8}")
+READ_AHEAD = "NEUROTILE_READ_AHEAD"
 READ_AHEAD_FROM = 8  # blocks per worker from which reading ahead pays and hoards nothing
 
 
@@ -235,7 +236,12 @@ class _Walk:
                     later.stage.prepare()
                 executor = self._executor(chained=len(tasks) > 1)
                 job = self._job(found, tasks[number:])
-                executor.run(job, partial(self.tracker.beat, found, self.receipts, self.epoch))
+                beat = partial(self.tracker.beat, found, self.receipts, self.epoch)
+                executor.run(job, beat)
+                if READ_AHEAD in job.environment and (lost := self.ledger.settle(task, self.epoch).ready):
+                    # They died with a worker that held another block as well: each gets a worker to itself.
+                    alone = {name: value for name, value in job.environment.items() if name != READ_AHEAD}
+                    executor.run(replace(job, ready=lost, environment=alone, logs=job.logs / "alone"), beat)
             self._end(task)
 
     def _untried(self, found: Survey) -> bool:
@@ -271,7 +277,7 @@ class _Walk:
         argv = worker_argv(self.tracker.folder.root.absolute(), [t.name for t in tasks])
         environment = worker_environment(threads=threads, epoch=self.epoch)
         if len(found.ready) >= READ_AHEAD_FROM * pool.count:
-            environment["NEUROTILE_READ_AHEAD"] = "1"
+            environment[READ_AHEAD] = "1"
         if self.retry:
             environment["NEUROTILE_RETRY"] = "1"
         return Job(
