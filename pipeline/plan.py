@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.config import Pool, RunConfig
 from pipeline.errors import CannotWork, ConfigError
 from pipeline.facts import Facts, layer_of
 from pipeline.geometry import Layer
@@ -87,6 +87,10 @@ class Plan:
         known = ", ".join(t.name for t in self.tasks)
         raise ConfigError(f"there is no task {name!r}", way_out=f"tasks of this run: {known}")
 
+    def pool(self, task: Task) -> Pool:
+        """The workers that do a task."""
+        return self.config.workers.gpu if task.stage.pool == "gpu" else self.config.workers.cpu
+
     def stage(self, kind: type[AnyStage]) -> AnyStage:
         """The stage of a kind."""
         return next(s for s in self.stages if isinstance(s, kind))
@@ -121,7 +125,7 @@ def build(
 def refuse_what_cannot_work(plan: Plan, target: Path) -> None:
     """Raise before anything is written if the run would not fit."""
     for task in plan.tasks:
-        pool = plan.config.workers.gpu if task.stage.pool == "gpu" else plan.config.workers.cpu
+        pool = plan.pool(task)
         limit = int(pool.memory_gb * 1e9)
         if task.memory_bytes > limit:
             raise CannotWork(

@@ -272,7 +272,7 @@ class _Walk:
 
     def _job(self, found: Survey, tasks: list[Task]) -> Job:
         task = tasks[0]
-        pool = self.plan.config.workers.gpu if task.stage.pool == "gpu" else self.plan.config.workers.cpu
+        pool = self.plan.pool(task)
         threads = self.plan.config.predict.threads if task.stage.pool == "gpu" else 1
         argv = worker_argv(self.tracker.folder.root.absolute(), [t.name for t in tasks])
         environment = worker_environment(threads=threads, epoch=self.epoch)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import parse
+from pipeline.config import RunConfig, parse
 from pipeline.errors import WrongDevice
 from pipeline.geometry import Index
 from pipeline.plan import Plan, Task, build
@@ -28,6 +28,11 @@ from workers.loop import Identity
 from workers.receipts import Failure, Receipts
 
 BUNDLE_BYTES = 256 << 20  # larger inputs are not copied into a bundle; the command reproduces them anyway
+
+
+def recorded_config(folder: RunFolder) -> RunConfig:
+    """The config of the run in a directory."""
+    return parse(folder.load()["config"], where=str(folder.record))
 
 
 def load_plan(folder: RunFolder, receipts: Receipts) -> Plan:

@@ -19,6 +19,7 @@ from pipeline.run import Outcome
 from pipeline.rundir import RunFolder
 from pipeline.stages.predict import Predict
 from pipeline.stages.relabel import Relabel
+from pipeline.work import recorded_config
 
 CHUNK = (32, 64, 64)
 FINER = (1, 2, 2)  # the image is finer in-plane than the segmented layer, as it is in practice
@@ -70,7 +71,7 @@ def demo(
 def _recorded(out: Path) -> RunConfig | None:
     """The config of the demo that is in the folder already: what is not said again stays as it was."""
     folder = RunFolder(out)
-    return parse(folder.load()["config"], where=str(folder.record)) if folder.exists() else None
+    return recorded_config(folder) if folder.exists() else None
 
 
 def demo_config(size: Index, block: Index, *, seed: int, self_touching: bool) -> RunConfig:

@@ -14,7 +14,7 @@ from pipeline.pages import status_page
 from pipeline.report import write_report
 from pipeline.run import Outcome, Run
 from pipeline.rundir import RunFolder
-from pipeline.work import load_plan
+from pipeline.work import load_plan, recorded_config
 from workers.block import BlockRef
 from workers.receipts import Receipts
 
@@ -36,7 +36,7 @@ def with_flags(config: RunConfig, flags: Flags) -> RunConfig:
 def with_holes(root: Path, config: RunConfig | None) -> RunConfig:
     """The config with the voxels of every failed predict block masked."""
     folder = RunFolder(root)
-    config = config or parse(folder.load()["config"], where=str(folder.record))
+    config = config or recorded_config(folder)
     receipts = Receipts(folder.journals)
     plan = load_plan(folder, receipts)
     holes = dict.fromkeys(config.holes)
@@ -61,7 +61,7 @@ def resolve_flags(root: Path, config: RunConfig | None, flags: Flags, *, accept_
         config = with_holes(root, config)
     if any(value is not None for value in flags.values()):
         folder = RunFolder(root)
-        config = config or parse(folder.load()["config"], where=str(folder.record))
+        config = config or recorded_config(folder)
         config = with_flags(config, flags)
     return config
 

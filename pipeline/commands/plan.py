@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands.terminal import print_json
-from pipeline.config import RunConfig, load, parse
+from pipeline.config import RunConfig, load
 from pipeline.errors import ConfigError
 from pipeline.facts import resolve
 from pipeline.pages import duration
@@ -18,6 +18,7 @@ from pipeline.plan import Plan, Task, build, refuse_what_cannot_work
 from pipeline.run import Outcome, dry_survey
 from pipeline.rundir import RunFolder
 from pipeline.stages.predict import Predict
+from pipeline.work import recorded_config
 from workers.receipts import Receipts
 
 
@@ -49,7 +50,7 @@ def _config(config: Path | None, folder: RunFolder) -> RunConfig:
         return load(config)
     if not folder.exists():
         raise ConfigError("there is nothing to plan", way_out="give a config file, or --out with the folder of a run")
-    return parse(folder.load()["config"], where=str(folder.record))
+    return recorded_config(folder)
 
 
 def as_json(plan: Plan, folder: RunFolder, survey: Outcome | None) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def recorded_rates(folder: RunFolder, plan: Plan) -> dict[str, float]:
 
 
 def _workers(plan: Plan, task: Task) -> int:
-    pool = plan.config.workers.gpu if task.stage.pool == "gpu" else plan.config.workers.cpu
+    pool = plan.pool(task)
     return min(pool.count, task.sweep.grid.count)
 
 

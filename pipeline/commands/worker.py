@@ -82,7 +82,7 @@ class _Member:
 
     def do(self, task: Task, connect: Callable[[], Callable[[], Claim | None]]) -> None:
         """Work through the blocks that are handed out; connects only when it could compute them."""
-        pool = self.plan.config.workers.gpu if task.stage.pool == "gpu" else self.plan.config.workers.cpu
+        pool = self.plan.pool(task)
         work = TaskWork(task, self.receipts, self.folder)
         work.check_device(mixed=self.plan.config.predict.mixed_devices)
         self.loop = BlockLoop(
