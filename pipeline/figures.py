@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,10 @@ from pipeline import pictures
 from pipeline.geometry import AXES, Box, Grid, Index, VoxelSize
 from pipeline.pages import text
 from pipeline.pictures import Plane, Rgb
-from pipeline.plan import Plan
 from pipeline.png import rgb_uri
 from pipeline.run import Outcome
+from pipeline.stages.code_source import NEAREST_CHANNELS, CodeSource
 from pipeline.stages.evaluate import Evaluate
-from pipeline.stages.predict import CHANNELS, Predict
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
 from pipeline.stages.stage import Stage
@@ -48,7 +47,6 @@ box-shadow:0 0 0 6px var(--back)}
 
 Read = Callable[[Box], NDArray[Any]]
 AnyStage = Stage[Any, Any]
-S = TypeVar("S", bound=AnyStage)
 
 
 @dataclass(frozen=True)
@@ -161,13 +159,13 @@ class Panel:
 def _panels(outcome: Outcome, cut: Cut) -> Iterator[Panel]:
     """Every stage's result."""
     plan = outcome.plan
-    resample, predict, relabel = of_kind(plan, Resample), of_kind(plan, Predict), of_kind(plan, Relabel)
+    resample, source, relabel = plan.stage(Resample), plan.stage(CodeSource), plan.stage(Relabel)
     image = _of_stage(outcome, cut, resample, lambda box: resample.image.read(box))
     grey_YX = pictures.averaged(image.plane, cut.shape_px)
     yield Panel("Image", "", image, lambda _: pictures.grey(grey_YX))
 
-    code_table = predict.code_table
-    codes = _of_stage(outcome, cut, predict, lambda box: predict.affinities.read(box), channels=CHANNELS)
+    code_table = source.code_table
+    codes = _of_stage(outcome, cut, source, lambda box: source.read_codes(box), channels=NEAREST_CHANNELS)
     down, right = cut.axes
     lesser = f"the lesser affinity of {AXES[right]} and {AXES[down]}: dark where the network sees a membrane"
     yield Panel("Affinities", "along x red, y green, z blue", codes, lambda p: pictures.affinities(p, code_table))
@@ -176,7 +174,7 @@ def _panels(outcome: Outcome, cut: Cut) -> Iterator[Panel]:
     labels = _of_stage(outcome, cut, relabel, lambda box: relabel.labels.read(box))
     yield Panel("Segmentation", "one colour per segment", labels, lambda p: pictures.overlay(grey_YX, p))
     if plan.facts["truth"] is not None:
-        evaluate = of_kind(plan, Evaluate)
+        evaluate = plan.stage(Evaluate)
         truth = take(cut, evaluate.sweep(BLOCKS).grid, evaluate.read_truth)
         matched = pictures.matching_colours(truth.plane, labels.plane)
         alike = "an object has the colour of its segment if each is the other's best match in this cut"
@@ -225,8 +223,3 @@ def length(nm: float) -> str:
         if nm >= per:
             return f"{nm / per:.3g} {unit}"
     return f"{nm:.3g} nm"
-
-
-def of_kind(plan: Plan, kind: type[S]) -> S:
-    """A plan's stage by its class."""
-    return next(stage for stage in plan.stages if isinstance(stage, kind))

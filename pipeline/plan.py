@@ -1,5 +1,7 @@
 """From a config to ordered tasks, with what they will cost, and the refusals.
 
+Every stage knows from the config whether it is active; one of several that make the same kind of thing is.
+
 To add a stage, add one line to STAGES.
 """
 
@@ -10,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config import Pool, RunConfig
 from pipeline.errors import CannotWork, ConfigError
@@ -29,6 +31,7 @@ from pipeline.stages.synthesize import Synthesize
 from workers.block import BlockRef
 
 AnyStage = Stage[Any, Any]
+S = TypeVar("S", bound=AnyStage)
 
 STAGES: tuple[type[AnyStage], ...] = (
     Synthesize,
@@ -91,9 +94,16 @@ class Plan:
         """The workers that do a task."""
         return self.config.workers.gpu if task.stage.pool == "gpu" else self.config.workers.cpu
 
-    def stage(self, kind: type[AnyStage]) -> AnyStage:
-        """The stage of a kind."""
-        return next(s for s in self.stages if isinstance(s, kind))
+    def stage(self, kind: type[S]) -> S:
+        """The active stage of a kind."""
+        found = self.find(kind)
+        if found is None:
+            raise LookupError(f"this run has no {kind.__name__} stage")
+        return found
+
+    def find(self, kind: type[S]) -> S | None:
+        """The active stage of a kind, if there is one."""
+        return next((s for s in self.stages if isinstance(s, kind)), None)
 
     @property
     def blocks(self) -> int:
@@ -119,7 +129,7 @@ def build(
     stages: list[AnyStage] = []
     for kind in STAGES:
         stages.append(kind(Site(config, layer, facts, data, tuple(stages), summary)))
-    return Plan(config, facts, layer, tuple(stages))
+    return Plan(config, facts, layer, tuple(stage for stage in stages if stage.active))
 
 
 def refuse_what_cannot_work(plan: Plan, target: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.figures import STYLE, TIMES, figures, length, of_kind
+from pipeline.figures import STYLE, TIMES, figures, length
 from pipeline.geometry import AXES, Box, VoxelSize
 from pipeline.pages import duration, failure_list, header, moment, page, pairs, table, text
 from pipeline.progress import FailureStatus, now
@@ -147,7 +147,7 @@ def scores(outcome: Outcome) -> Mapping[str, Any]:
     survey = outcome.surveys.get(task)
     if survey is None or not survey.current:
         return {}
-    return of_kind(outcome.plan, Evaluate).site.summary(BlockRef(task, (0, 0, 0)))
+    return outcome.plan.stage(Evaluate).site.summary(BlockRef(task, (0, 0, 0)))
 
 
 def _score(value: float | None) -> str:
@@ -242,7 +242,7 @@ def _network(outcome: Outcome) -> str:
 
 def _plan(outcome: Outcome) -> str:
     plan = outcome.plan
-    predict = of_kind(plan, Predict)
+    predict = plan.stage(Predict)
     predicted = predict.passes()[0].grid.block
     most = max(plan.tasks, key=lambda task: task.memory_bytes)
     rows = [

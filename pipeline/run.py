@@ -304,7 +304,7 @@ class _Walk:
 def publish(folder: RunFolder, plan: Plan) -> None:
     """Point `segmentation.zarr`, `image.zarr` and the rest at the data of this run: each by one rename."""
     pyramid, relabel = plan.stage(Pyramid), plan.stage(Relabel)
-    links = {**pyramid.products(), "labels.zarr": relabel.folder / "labels"}  # type: ignore[attr-defined]
+    links = {**pyramid.products(), "labels.zarr": relabel.folder / "labels"}
     for name, target in links.items():
         link_atomically(folder.root / name, target)
 

@@ -183,11 +183,12 @@ class Volume:
         except (ValueError, OSError) as error:
             raise array_error(error, where=str(self.path)) from error
 
-    def read(self, box: Box) -> Array:
-        """The values of a box, (C)ZYX; the box must lie inside."""
+    def read(self, box: Box, *, channels: int | None = None) -> Array:
+        """The values of a box, (C)ZYX; the box must lie inside. `channels` reads only the first ones."""
         self._inside(box)
+        lead = (...,) if channels is None else (slice(0, channels),)
         try:
-            values = self._store[(..., *box.slices(self.spec.offset))].read(order="C").result()
+            values = self._store[(*lead, *box.slices(self.spec.offset))].read(order="C").result()
         except (ValueError, OSError) as error:
             raise array_error(error, where=f"{self.path}, box {box}") from error
         return np.asarray(values)

@@ -17,7 +17,7 @@ from pipeline.geometry import Index
 from pipeline.report import scores
 from pipeline.run import Outcome
 from pipeline.rundir import RunFolder
-from pipeline.stages.predict import Predict
+from pipeline.stages.code_source import NEAREST_CHANNELS, CodeSource
 from pipeline.stages.relabel import Relabel
 from pipeline.work import recorded_config
 
@@ -109,9 +109,9 @@ def demo_json(outcome: Outcome) -> dict[str, Any]:
     """The demo's end for programs: scores, counts, and the hashes that prove the one answer."""
     told = ending.as_json(outcome)
     if outcome.complete:
-        predict, relabel = outcome.plan.stage(Predict), outcome.plan.stage(Relabel)
-        told["sha256_affinities"] = sha256_of(predict.read_codes, predict.site.layer.roi, "u1", channels=3)  # type: ignore[attr-defined]
-        told["sha256"] = sha256_of(relabel.read_segmentation, relabel.site.layer.roi, "<u8")  # type: ignore[attr-defined]
+        source, relabel, roi = outcome.plan.stage(CodeSource), outcome.plan.stage(Relabel), outcome.plan.layer.roi
+        told["sha256_affinities"] = sha256_of(source.read_codes, roi, "u1", channels=NEAREST_CHANNELS)
+        told["sha256"] = sha256_of(relabel.read_segmentation, roi, "<u8")
     return {**scores(outcome), **told}
 
 

@@ -138,7 +138,7 @@ def to_run(survey: Outcome | None, task: str) -> int:
 
 def _redundancy(plan: Plan) -> float:
     predict = plan.stage(Predict)
-    return float(predict.redundancy())  # type: ignore[attr-defined]
+    return predict.redundancy()
 
 
 def _size(extent: tuple[int, ...]) -> str:

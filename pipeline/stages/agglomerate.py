@@ -70,14 +70,14 @@ class Agglomerate(TabularStage):
 
     def masked(self, sweep: str, index: Index) -> bool:
         """Where there are no fragments' blocks."""
-        return self.graph.fragments.masked(sweep, index)
+        return self.graph.fragments.empty(_level(sweep), index)
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """The block's region graph, or its children."""
         level = _level(sweep)
         if level == 0:
             return [BlockRef(self.graph.task("blocks"), index)]
-        return [BlockRef(self.task(f"up{level - 1}"), child) for child in self._children(level, index)]
+        return [BlockRef(self.task(f"up{level - 1}"), child) for child in self.graph.fragments.children(level, index)]
 
     def read(self, sweep: str, index: Index) -> _Chunk:
         """The graphs of the children; at level 0 the block's own."""
@@ -85,7 +85,8 @@ class Agglomerate(TabularStage):
         if level == 0:
             parts = [self._part(self.graph, "blocks", "inner", index)]
         else:
-            parts = [self._part(self, f"up{level - 1}", "edges", child) for child in self._children(level, index)]
+            children = self.graph.fragments.children(level, index)
+            parts = [self._part(self, f"up{level - 1}", "edges", child) for child in children]
         return _Chunk(tuple(parts), self.box(sweep, index), self.site.config.agglomerate.floor * FULL_SCALE)
 
     def memory_bytes(self, sweep: str) -> int:
@@ -99,10 +100,6 @@ class Agglomerate(TabularStage):
         """What every chunk hands up, and the merge tree."""
         rows = EDGES_PER_SURFACE_VOXEL * sum(g.count * surface(g.block_box((0, 0, 0)).shape) for g in self.grids)
         return int(STORED_EDGE_BYTES * rows + 24 * FRAGMENTS_PER_VOXEL * self.site.layer.roi.voxels)
-
-    def _children(self, level: int, index: Index) -> list[Index]:
-        finer = f"up{level - 1}"
-        return [child for child in self.grids[level - 1].children(index) if not self.masked(finer, child)]
 
     def _part(self, stage: TabularStage, sweep: str, inner: str, index: Index) -> Part:
         stored = stage.tables(sweep, index, "nodes", inner, *faces.LOW)

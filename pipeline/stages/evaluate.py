@@ -52,6 +52,11 @@ class Evaluate(Stage[Inputs, Pairs]):
     name = "evaluate"
 
     # ---- what it is --------------------------------------------------------------------------------------------
+    @property
+    def active(self) -> bool:
+        """Whether there is a truth."""
+        return self.site.facts["truth"] is not None
+
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         """Relabel, and the generator if the truth is a generated one."""
         generated = (self._synthesize,) if self._synthesize.active else ()
@@ -69,7 +74,7 @@ class Evaluate(Stage[Inputs, Pairs]):
     def passes(self) -> tuple[Pass, ...]:
         """Blocks, then all of them together; nothing if there is no truth."""
         roi = self.site.layer.roi
-        return (Pass(BLOCKS, self._grid), Pass(TOTAL, Grid(roi, roi.shape))) if self.site.facts["truth"] else ()
+        return (Pass(BLOCKS, self._grid), Pass(TOTAL, Grid(roi, roi.shape))) if self.active else ()
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """A block's labels and its truth; or all blocks."""
@@ -120,7 +125,7 @@ class Evaluate(Stage[Inputs, Pairs]):
 
     def stored_bytes(self) -> int:
         """The pairs, twice."""
-        return 48 * self.site.layer.roi.voxels // VOXELS_PER_PAIR if self.passes() else 0
+        return 48 * self.site.layer.roi.voxels // VOXELS_PER_PAIR if self.active else 0
 
     # ---- the truth ---------------------------------------------------------------------------------------------
     @cached_property

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,9 @@ from pipeline.ops.fragments import HALO, watershed
 from pipeline.ops.pieces import Joined, Part, compose, join
 from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import absolute_codes, percentile_codes
-from pipeline.stages.predict import Predict
+from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work, surface
+from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, Work, surface
 from pipeline.tables import Table
 from workers.block import BlockRef
 
@@ -104,16 +103,11 @@ class _Name:
         return Tables({"names": {"piece": self.pieces, "fragment": fragment}})
 
 
-class Fragments(TabularStage):
+class Fragments(FragmentSource):
     """From affinity codes to fragments."""
 
     name = "fragments"
     labelled = frozenset({"up0"})
-
-    @cached_property
-    def predict(self) -> Predict:
-        """The stage that made the codes."""
-        return self.site.find(Predict)
 
     @property
     def top(self) -> int:
@@ -121,8 +115,8 @@ class Fragments(TabularStage):
         return len(self.grids) - 1
 
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
-        """Predict."""
-        return (self.predict,)
+        """What made the codes."""
+        return (self.codes,)
 
     def content(self) -> dict[str, Any]:
         """Thresholds, dust, what codes mean, and the region: edges that leave it do not exist."""
@@ -133,7 +127,7 @@ class Fragments(TabularStage):
             "low": settings.low,
             "high": settings.high,
             "dust_vx": settings.dust_vx,
-            "code_table": [int(value) for value in self.predict.code_table],
+            "code_table": [int(value) for value in self.codes.code_table],
             "roi": [roi.begin, roi.end],
         }
 
@@ -145,19 +139,19 @@ class Fragments(TabularStage):
         return (whole, *up, *down)
 
     def masked(self, sweep: str, index: Index) -> bool:
-        """A block is masked if predict has masked everything in it."""
-        return sweep != "thresholds" and not any(True for _ in self.codes_refs(self.box(sweep, index)))
+        """A block is masked if all codes in it are."""
+        return sweep != "thresholds" and self.empty(self._level(sweep)[1], index)
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """Codes, the children's tables, or the block's own and its parent's."""
         if sweep == "thresholds":
             percentile = self.site.config.fragments.thresholds == "percentile"
-            return list(self.codes_refs(self.site.layer.roi)) if percentile else []
+            return list(self.codes.code_refs(self.site.layer.roi)) if percentile else []
         direction, level = self._level(sweep)
         if sweep == "up0":
-            return [BlockRef(self.task("thresholds"), ONLY), *self.codes_refs(self._with_halo(index))]
+            return [BlockRef(self.task("thresholds"), ONLY), *self.codes.code_refs(self._with_halo(index))]
         if direction == "up":
-            return [BlockRef(self.task(f"up{level - 1}"), child) for child in self._children(level, index)]
+            return [BlockRef(self.task(f"up{level - 1}"), child) for child in self.children(level, index)]
         needs = [BlockRef(self.task(f"up{level}"), index)]
         if self.top:
             needs.append(BlockRef(self.task(self._above(level)), self._parent(index)))
@@ -173,7 +167,7 @@ class Fragments(TabularStage):
             return self._read_codes(index)
         if direction == "down":
             return self._read_names(level, index)
-        children = tuple(self._part(level - 1, child) for child in self._children(level, index))
+        children = tuple(self._part(level - 1, child) for child in self.children(level, index))
         grid = self.grids[level]
         dust_vx = self.site.config.fragments.dust_vx
         return _Join(children, grid.block_box(index), grid.internal_faces(index), dust_vx)
@@ -182,12 +176,12 @@ class Fragments(TabularStage):
         histogram = np.zeros(256, np.int64)
         for ref in self.needs("thresholds", ONLY):
             histogram += np.asarray(self.site.summary(ref)["histogram"], np.int64)
-        return _Settle(self.site.config.fragments, self.predict.code_table, histogram)
+        return _Settle(self.site.config.fragments, self.codes.code_table, histogram)
 
     def _read_codes(self, index: Index) -> _Cut:
         thresholds = self.tables("thresholds", ONLY, "codes")["codes"]
         return _Cut(
-            self.predict.read_codes(self._with_halo(index)),
+            self.codes.read_codes(self._with_halo(index)),
             self.grids[0].block_box(index),
             self.site.layer.roi,
             (int(thresholds["low"][0]), int(thresholds["high"][0])),
@@ -215,32 +209,6 @@ class Fragments(TabularStage):
         return Part(box, nodes["name"], nodes["volume"], nodes["mask"], slabs)
 
     # ---- for the stages that follow ----------------------------------------------------------------------------
-    def codes_refs(self, box: Box) -> Iterable[BlockRef]:
-        """The predict blocks with codes in a box."""
-        return (ref for ref in self.predict.refs("blocks", box) if not self._is_masked(ref.index))
-
-    def label_refs(self, index: Index) -> list[BlockRef]:
-        """The blocks behind the fragments of one level-0 block; none if it is masked."""
-        return [] if self.masked("up0", index) else [BlockRef(self.task(sweep), index) for sweep in ("up0", "down0")]
-
-    def fragment_names(self, index: Index) -> tuple[U64, U64]:
-        """The names of the pieces of a level-0 block, ascending, and the fragment each belongs to."""
-        names = self.tables("down0", index, "names")["names"]
-        return names["piece"], names["fragment"]
-
-    def read_pieces(self, box: Box) -> U64:
-        """The stored labels of a box inside one block: names of pieces."""
-        return np.asarray(self.labels.read(box), np.uint64)
-
-    def read_labels(self, box: Box) -> U64:
-        """The fragments of any box in the region of interest; 0 where blocks are masked."""
-        labels_ZYX = np.zeros(box.shape, np.uint64)
-        for index in self.grids[0].touching(box):
-            if not self.masked("up0", index):
-                part = self.grids[0].block_box(index).clip(box)
-                labels_ZYX[part.slices(box.begin)] = rename(self.read_pieces(part), *self.fragment_names(index))
-        return labels_ZYX
-
     def read_high_face(self, index: Index, side: str) -> U64:
         """The fragments on a high face of a level-0 block, from tables alone; only for faces with a block behind."""
         pieces = self.tables("up0", index, side)[side]["label"]
@@ -280,22 +248,8 @@ class Fragments(TabularStage):
         z, y, x = index
         return (z // 2, y // 2, x // 2)
 
-    def _children(self, level: int, index: Index) -> Iterable[Index]:
-        finer = f"up{level - 1}"
-        return (child for child in self.grids[level - 1].children(index) if not self.masked(finer, child))
-
     def _with_halo(self, index: Index) -> Box:
         return self.grids[0].block_box(index).grow(HALO).clip(self.site.layer.roi)
-
-    def _is_masked(self, index: Index) -> bool:
-        """Whether a predict block is masked; remembered, because it takes reading the masks."""
-        if index not in self._known_masked:
-            self._known_masked[index] = self.predict.masked("blocks", index)
-        return self._known_masked[index]
-
-    @cached_property
-    def _known_masked(self) -> dict[Index, bool]:
-        return {}
 
 
 def _sections(joined: Joined) -> dict[str, Table]:

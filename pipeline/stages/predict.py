@@ -18,6 +18,7 @@ from models.spec import NEAREST
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Grid, Index
 from pipeline.ops import predict as op
+from pipeline.stages.code_source import CodeSource
 from pipeline.stages.masks import SkipMask, skip_masks, skipped
 from pipeline.stages.networks import Networks, Part
 from pipeline.stages.resample import Resample
@@ -49,7 +50,7 @@ class Outputs:
     histogram: NDArray[np.int64]
 
 
-class Predict(Stage[Inputs, Outputs]):
+class Predict(CodeSource[Inputs, Outputs]):
     """Image to affinity codes."""
 
     name = "predict"
@@ -57,8 +58,11 @@ class Predict(Stage[Inputs, Outputs]):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        self._networks = Networks(site)
         self._all_skipped: dict[Index, bool] = {}
+
+    @cached_property
+    def _networks(self) -> Networks:
+        return Networks(self.site)
 
     # ---- what it is --------------------------------------------------------------------------------------------
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
@@ -155,24 +159,20 @@ class Predict(Stage[Inputs, Outputs]):
         return {"affinities": digest(self.affinities.read(self._grid.block_box(index)))}
 
     # ---- what others read --------------------------------------------------------------------------------------
-    @cached_property
-    def affinities(self) -> Volume:
-        """The stored codes, CZYX."""
-        return Volume.open(self.folder / "affinities")
+    @property
+    def offsets(self) -> tuple[Index, ...]:
+        """The nearest neighbours."""
+        return NEAREST
 
     @property
     def code_table(self) -> NDArray[np.int64]:
         """The integer behind every code."""
         return self._networks.code_table
 
-    def read_codes(self, box: Box) -> NDArray[np.uint8]:
-        """Codes of a box inside the region of interest; 0 in masked blocks."""
-        codes = np.zeros((CHANNELS, *box.shape), np.uint8)
-        for index in self._grid.touching(box):
-            if not self.masked(BLOCKS, index):
-                piece = self._grid.block_box(index).clip(box)
-                codes[(..., *piece.slices(box.begin))] = self.affinities.read(piece)
-        return codes
+    @property
+    def code_grid(self) -> Grid:
+        """Its blocks, which later stages do not share."""
+        return self._grid
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:

@@ -15,8 +15,8 @@ from pipeline.geometry import Index
 from pipeline.ops import faces
 from pipeline.ops.edges import CHANNEL_SHIFT
 from pipeline.ops.region_graph import Contacts, Place, contacts, nodes
-from pipeline.stages.fragments import Fragments
-from pipeline.stages.predict import Predict
+from pipeline.stages.code_source import CodeSource
+from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
 from pipeline.tables import Table
@@ -53,23 +53,23 @@ class RegionGraph(TabularStage):
     name = "region_graph"
 
     @cached_property
-    def fragments(self) -> Fragments:
+    def fragments(self) -> FragmentSource:
         """The stage that made the fragments."""
-        return self.site.find(Fragments)
+        return self.site.find(FragmentSource)
 
-    @cached_property
-    def predict(self) -> Predict:
+    @property
+    def codes(self) -> CodeSource[Any, Any]:
         """The stage that made the codes."""
-        return self.site.find(Predict)
+        return self.fragments.codes
 
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
-        """Fragments and predict."""
-        return (self.fragments, self.predict)
+        """Fragments and codes."""
+        return (self.fragments, self.codes)
 
     def content(self) -> dict[str, Any]:
         """What codes mean, and the layer's extent, which numbers voxels in ties."""
         return {
-            "code_table": [int(value) for value in self.predict.code_table],
+            "code_table": [int(value) for value in self.codes.code_table],
             "layer_shape": list(self.site.layer.shape),
         }
 
@@ -79,14 +79,14 @@ class RegionGraph(TabularStage):
 
     def masked(self, sweep: str, index: Index) -> bool:
         """Where there are no fragments' blocks."""
-        return self.fragments.masked("up0", index)
+        return self.fragments.empty(0, index)
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """Own fragments and codes, and the names on the high faces of the blocks before."""
         refs = self.fragments.label_refs(index)
         for _, before in self._before(index):
             refs += self.fragments.label_refs(before)
-        return [*refs, *self.fragments.codes_refs(self.box(sweep, index))]
+        return [*refs, *self.codes.code_refs(self.box(sweep, index))]
 
     def prepare(self) -> None:
         """Refuse a layer whose voxels do not fit into ties."""
@@ -102,13 +102,13 @@ class RegionGraph(TabularStage):
         box = self.box(sweep, index)
         before = {}
         for axis, neighbour in self._before(index):
-            if not self.fragments.masked("up0", neighbour):
+            if not self.fragments.empty(0, neighbour):
                 before[faces.LOW[axis]] = self.fragments.read_high_face(neighbour, faces.HIGH[axis])
         return _Block(
             self.fragments.read_labels(box),
-            self.predict.read_codes(box),
+            self.codes.read_codes(box),
             before,
-            self.predict.code_table,
+            self.codes.code_table,
             Place(box.begin, self.site.layer.shape),
             self.grids[0].internal_faces(index),
         )

@@ -19,7 +19,7 @@ from pipeline.geometry import Box, Grid, Index
 from pipeline.ops.relabel import rename, segments
 from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.stages.agglomerate import Agglomerate
-from pipeline.stages.fragments import Fragments
+from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work
 from pipeline.volumes import Volume
@@ -72,9 +72,9 @@ class Relabel(TabularStage):
     labelled = frozenset({"blocks"})
 
     @cached_property
-    def fragments(self) -> Fragments:
+    def fragments(self) -> FragmentSource:
         """The stage that made the fragments."""
-        return self.site.find(Fragments)
+        return self.site.find(FragmentSource)
 
     @cached_property
     def agglomerate(self) -> Agglomerate:
@@ -96,7 +96,7 @@ class Relabel(TabularStage):
 
     def masked(self, sweep: str, index: Index) -> bool:
         """Where there are no fragments' blocks."""
-        return sweep == "blocks" and self.fragments.masked("up0", index)
+        return sweep == "blocks" and self.fragments.empty(0, index)
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """All of the merge tree; or a block's fragments and the forest."""

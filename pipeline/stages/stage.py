@@ -53,11 +53,11 @@ class Site:
     summary: Callable[[BlockRef], Mapping[str, Any]] = lambda _: {}
 
     def find(self, kind: type[S]) -> S:
-        """The stage of a kind that comes before."""
-        for stage in self.before:
-            if isinstance(stage, kind):
-                return stage
-        raise LookupError(f"no {kind.name} stage comes before")
+        """The stage of a kind that comes before; of several, the one that is active."""
+        found = [stage for stage in self.before if isinstance(stage, kind)]
+        if not found:
+            raise LookupError(f"no {kind.__name__} stage comes before")
+        return next((stage for stage in found if stage.active), found[0])
 
 
 def canonical_hash(content: Any) -> str:
@@ -77,6 +77,11 @@ class Stage(ABC, Generic[Inputs, Outputs]):
         self.site = site
 
     # ---- what it is --------------------------------------------------------------------------------------------
+    @property
+    def active(self) -> bool:
+        """Whether the config calls for it. What is not active has no passes and is no part of the plan."""
+        return True
+
     @abstractmethod
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         """The stages whose output it reads."""

@@ -74,7 +74,11 @@ class StandIn(Predict):
     def code_table(self) -> np.ndarray:
         return np.arange(256) * 257
 
-    def read_codes(self, box: Box) -> np.ndarray:
+    @property
+    def code_grid(self) -> Grid:
+        return self.grid
+
+    def read_codes(self, box: Box, channels: int = 3) -> np.ndarray:
         assert ROI.contains(box)
         self.read_boxes.append(box)
         return self.codes_CZYX[(slice(None), *box.slices(ROI.begin))].copy()
