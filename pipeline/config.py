@@ -24,6 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 Length = Annotated[float, Field(gt=0)]
 Extent = tuple[Count, Count, Count]
 Lengths = tuple[Length, Length, Length]
+Margin = Annotated[int, Field(ge=0)]
+Halo = tuple[Margin, Margin, Margin]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -102,12 +104,38 @@ class Predict(Section):
 
 
 class Fragments(Section):
-    """Steepest-ascent watershed. Thresholds are shares of the affinity range, or percentiles of its histogram."""
+    """How fragments are made. The rest of the section is about the watershed, which is exact over the whole volume.
 
+    Its thresholds are shares of the affinity range, or percentiles of its histogram. Other methods have sections.
+    """
+
+    method: Literal["watershed", "seeded", "waterz"] = "watershed"
     thresholds: Literal["absolute", "percentile"] = "absolute"
     low: Share = 0.02  # edges at or below do not exist; raise it when fragments leak
     high: Share = 0.999  # edges at or above always join; lower it for fewer fragments
     dust_vx: int = Field(0, ge=0)  # fragments with fewer voxels become background
+
+
+class Tiles(Section):
+    """A method that sees one tile at a time; its answer depends on the tiles, not on blocks."""
+
+    tile: Extent = (32, 128, 128)  # core; blocks must hold whole tiles
+    halo: Halo = (4, 32, 32)  # seen around the core
+
+
+class Seeded(Tiles):
+    """scikit-image's watershed from the maxima of the distance transform."""
+
+    threshold: Share = 0.5  # voxels with a boundary (1 - affinity) below are inside
+    flat: bool = True  # in every section by itself
+
+
+class Waterz(Tiles):
+    """waterz's watershed and mean-affinity agglomeration."""
+
+    low: Share = 0.0001
+    high: Share = 0.9999
+    threshold: Share = 0.5  # it merges above this mean affinity; what is left are the fragments
 
 
 class Agglomerate(Section):
@@ -175,6 +203,8 @@ class RunConfig(Section):
     mask: tuple[Mask, ...] = ()
     predict: Predict = Predict()
     fragments: Fragments = Fragments()
+    seeded: Seeded = Seeded()
+    waterz: Waterz = Waterz()
     agglomerate: Agglomerate = Agglomerate()
     relabel: Relabel = Relabel()
     pyramid: Pyramid = Pyramid()
@@ -193,6 +223,9 @@ class RunConfig(Section):
             )
         if self.fragments.low >= self.fragments.high:
             raise ValueError(f"fragments.low {self.fragments.low} must lie below fragments.high {self.fragments.high}")
+        tiles = {"seeded": self.seeded, "waterz": self.waterz}.get(self.fragments.method)
+        if tiles is not None and any(s % t for s, t in zip(self.blocks.shape, tiles.tile, strict=True)):
+            raise ValueError(f"blocks.shape {self.blocks.shape} must be a multiple of the tile {tiles.tile}")
         if any(s % c for s, c in zip(self.blocks.shape, self.blocks.chunk, strict=True)):
             raise ValueError(f"blocks.chunk {self.blocks.chunk} must divide blocks.shape {self.blocks.shape}")
         return self

@@ -28,6 +28,7 @@ from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
 from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.synthesize import Synthesize
+from pipeline.stages.tiled_fragments import Seeded, Waterz
 from workers.block import BlockRef
 
 AnyStage = Stage[Any, Any]
@@ -38,6 +39,8 @@ STAGES: tuple[type[AnyStage], ...] = (
     Resample,
     Predict,
     Fragments,
+    Seeded,
+    Waterz,
     RegionGraph,
     Agglomerate,
     Relabel,

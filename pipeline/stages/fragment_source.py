@@ -49,7 +49,7 @@ class FragmentSource(TabularStage):
         """The blocks behind the fragments of one level-0 block; none if it is empty."""
         if self.empty(0, index):
             return []
-        return [BlockRef(self.task(sweep), index) for sweep in (self.label_pass, self.name_pass)]
+        return [BlockRef(self.task(sweep), index) for sweep in dict.fromkeys((self.label_pass, self.name_pass))]
 
     def fragment_names(self, index: Index) -> tuple[U64, U64]:
         """The names of the pieces of a level-0 block, ascending, and the fragment each belongs to."""

@@ -110,6 +110,11 @@ class Fragments(FragmentSource):
     labelled = frozenset({"up0"})
 
     @property
+    def active(self) -> bool:
+        """Whether the config chooses the watershed."""
+        return self.site.config.fragments.method == "watershed"
+
+    @property
     def top(self) -> int:
         """The highest level."""
         return len(self.grids) - 1

@@ -15,11 +15,13 @@ from pipeline.config import RunConfig, parse
 from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
 from pipeline.stages import tabular
 from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.predict import Predict
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.stage import Pass, Site, Stage
+from pipeline.stages.tiled_fragments import Seeded, Waterz
 from pipeline.tables import read_tables
 from pipeline.volumes import Volume
 from workers.block import BlockRef
@@ -27,7 +29,7 @@ from workers.block import BlockRef
 ROI = Box((1, 2, 3), (25, 42, 43))
 LAYER = Layer((26, 44, 45), ROI, VoxelSize.from_nm([30, 6, 6]))
 PREDICT_BLOCK = (12, 20, 20)
-KINDS = (Fragments, RegionGraph, Agglomerate, Relabel)
+KINDS = (Fragments, Seeded, Waterz, RegionGraph, Agglomerate, Relabel)
 
 
 class StandIn(Predict):
@@ -115,7 +117,7 @@ class Chain:
         return self
 
     def fragments(self) -> np.ndarray:
-        return self.stage(Fragments).read_labels(ROI)
+        return self.stage(FragmentSource).read_labels(ROI)
 
     def segmentation(self) -> np.ndarray:
         return self.stage(Relabel).read_segmentation(ROI)
@@ -168,7 +170,8 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
                 summaries[BlockRef("predict/blocks", index)] = predict.summary(index)
         for kind in KINDS:
             before = (*before, kind(site()))
-        return Chain(predict, before[1:], {}, summaries, asked)  # type: ignore[arg-type]
+        active = tuple(stage for stage in before[1:] if stage.active)
+        return Chain(predict, active, {}, summaries, asked)  # type: ignore[arg-type]
 
     return build
 
