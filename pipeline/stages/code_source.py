@@ -28,7 +28,7 @@ NEAREST_CHANNELS = 3
 
 
 class CodeSource(Stage[Inputs, Outputs]):
-    """A stage with one pass, `blocks`, that stores codes, channel by channel."""
+    """A stage with one pass, `blocks`, that stores codes, channel by channel; its results have `codes_CZYX`."""
 
     code_pass: ClassVar[str] = "blocks"
 
