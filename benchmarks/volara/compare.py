@@ -70,7 +70,10 @@ def make_volume(folder: Path, shape: tuple[int, int, int], noise: float) -> None
     """Affinities (uint8, zarr v3, one chunk a block) and the labels behind them."""
     box = Box.of_shape(shape)
     recipe = Recipe(OFFSETS, 0, noise, (1, 3, 3), (5, 1, 1))
-    store = {"chunks": (1, *(min(b, s) for b, s in zip((32, 64, 64), shape, strict=True))), "overwrite": True}
+    store: dict[str, Any] = {
+        "chunks": (1, *(min(b, s) for b, s in zip((32, 64, 64), shape, strict=True))),
+        "overwrite": True,
+    }
     affinities = zarr.create_array(folder / "affinities.zarr", shape=(len(OFFSETS), *shape), dtype="u1", **store)
     truth = zarr.create_array(
         folder / "truth.zarr", shape=shape, dtype="u8", chunks=store["chunks"][1:], overwrite=True
