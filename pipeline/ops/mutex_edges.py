@@ -92,7 +92,7 @@ def scene(
     origin: Index,
 ) -> Scene:
     """The edges of a volume that begins at an origin; nothing is copied."""
-    phase = tuple(-begin % stride for begin, stride in zip(origin, strides, strict=True))
+    phase = (-origin[0] % strides[0], -origin[1] % strides[1], -origin[2] % strides[2])
     decoded = np.empty(0, np.int64)
     codes_CZYX: Codes = affinities_CZYX
     if affinities_CZYX.dtype == np.float32:
@@ -171,8 +171,8 @@ def strength(code: np.unsignedinteger[Any], repels: bool, decoded: I64) -> int:
     """The strength of an edge."""
     if decoded.size:
         if repels:
-            return LARGEST - decoded[code]
-        return decoded[code]
+            return int(LARGEST - decoded[code])
+        return int(decoded[code])
     bits = np.int64(code)
     if bits > INFINITE:  # negative or NaN
         bits = np.int64(0)
@@ -180,14 +180,12 @@ def strength(code: np.unsignedinteger[Any], repels: bool, decoded: I64) -> int:
         bits = np.int64(ONE)
     if repels:
         affinity = np.uint32(bits).view(np.float32)
-        return np.int64(np.float32(np.float32(1) - affinity).view(np.uint32))
-    return bits
+        return int(np.float32(np.float32(1) - affinity).view(np.uint32))
+    return int(bits)
 
 
 @compiled
-def _emit_channel(
-    codes_ZYX: Codes, band: Band, decoded: I64, state: State, keys: U64, scan: Scan, every: int
-) -> bool:
+def _emit_channel(codes_ZYX: Codes, band: Band, decoded: I64, state: State, keys: U64, scan: Scan, every: int) -> bool:
     """Add the edges of one channel; whether it was done to its end."""
     roots, link, slots = state
     place, flags, words, found = scan

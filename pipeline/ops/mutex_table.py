@@ -45,7 +45,7 @@ class Mutexes(NamedTuple):
 
 def no_mutexes(items: int) -> Mutexes:
     """Start without any."""
-    slots = np.zeros(_power_of_two(items // 8), np.uint64)
+    slots = np.zeros(_power_of_two(items // 2), np.uint64)
     entries = np.empty((max(16, items // 8), 2), np.int32)
     return Mutexes(slots, np.full(items, -1, np.int32), entries, np.array([0, 0, -1]))
 
@@ -75,7 +75,7 @@ def root_of(link: I32, item: int) -> int:
     while above >= 0:
         next_above = link[above]
         if next_above < 0:
-            return above
+            return int(above)
         link[item] = next_above
         item = next_above
         above = link[item]
@@ -104,7 +104,7 @@ def _slot(slots: U64, pair: np.uint64) -> np.uint64:
 @compiled
 def exclude_each_other(link: I32, slots: U64, a: int, b: int) -> bool:
     """Whether there is a mutex between two roots."""
-    return link[a] < -1 and link[b] < -1 and slots[_slot(slots, _pair(a, b))] != 0
+    return bool(link[a] < -1 and link[b] < -1 and slots[_slot(slots, _pair(a, b))] != 0)
 
 
 @compiled
@@ -131,7 +131,7 @@ def _two_entries(entries: I32, counts: I64) -> bool:
     if counts[FILLED] + 2 <= len(entries):
         return True
     free = counts[FREE]
-    return free >= 0 and entries[free, 1] >= 0
+    return bool(free >= 0 and entries[free, 1] >= 0)
 
 
 @compiled
@@ -179,7 +179,8 @@ def join(link: I32, slots: U64, head: I32, entries: I32, counts: I64, a: int, b:
 @compiled
 def _is_live(link: I32, pair: np.uint64) -> bool:
     """Whether both ends of a pair are roots still."""
-    return link[np.int64(pair >> np.uint64(32)) - 1] < 0 and link[np.int64(pair & np.uint64(0xFFFFFFFF))] < 0
+    first, second = np.int64(pair >> np.uint64(32)) - 1, np.int64(pair & np.uint64(0xFFFFFFFF))
+    return bool(link[first] < 0 and link[second] < 0)
 
 
 @compiled

@@ -21,7 +21,7 @@ How it is done (Wolf et al. 2018 for the definition; filter-Kruskal for the way)
 7. Edges come in random spatial order, so looking up roots waits for memory. A batch of edges is looked up first,
    independently, which overlaps the waits and drops what is final already; then the batch is decided in order.
 
-Memory above the input: 12 bytes a voxel (forest, lists' heads, roots or labels), the buffer, and 32 to 50 bytes a mutex.
+Memory above the input: 12 bytes a voxel (forest, heads of lists, roots), the buffer, 32 to 50 bytes a mutex.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
-BAND = 0.125  # edges per voxel that a band shall have
-BUFFER = 2.0  # bands that fit the buffer
+BAND = 0.25  # edges per voxel that a band shall have
+BUFFER = 1.5  # bands that fit the buffer
 SAMPLED = 1 << 20  # edges looked at before a band
 BATCH = 64  # edges looked up ahead
 TYPES = (np.uint8, np.uint16, np.float32)
@@ -119,9 +119,9 @@ class _Bands:
         self._roots = roots
         self._link = np.full(roots.size, -1, np.int32)
         self._mutexes = no_mutexes(roots.size)
-        channels, depth, height, width = edges.codes_CZYX.shape
+        height, width = edges.codes_CZYX.shape[2:]
         self._wanted = max(1, int(BAND * roots.size))
-        self._keys = np.empty(int(BUFFER * self._wanted) + width, np.uint64)
+        self._keys = new_keys(int(BUFFER * self._wanted) + width)
         self._scan = new_scan(width)
         self._steps = np.array(edges.offsets).reshape(-1, 3) @ np.array([height * width, width, 1])
 
@@ -179,6 +179,11 @@ class _Bands:
                 self._mutexes = grown(self._mutexes, self._link, int(needed[0]))
 
 
+def new_keys(size: int) -> U64:
+    """The buffer of a band's edges."""
+    return np.empty(size, np.uint64)
+
+
 @compiled
 def _flatten(link: I32, roots: I32) -> None:
     """Bring every voxel's root up to date."""
@@ -194,8 +199,8 @@ def _look_up(keys: U64, begin: int, steps: I64, link: I32, slots: U64, batch: I3
     voxels = np.uint64(link.size)
     for place in range(begin, end):
         edge = keys[place] & np.uint64(0xFFFFFFFF)
-        channel = np.int64(edge // voxels)
-        near = np.int64(edge % voxels)
+        channel = int(edge // voxels)
+        near = int(edge % voxels)
         batch[place - begin, 0] = root_of(link, near)
         batch[place - begin, 1] = root_of(link, near + steps[channel])
         batch[place - begin, 2] = channel
@@ -227,7 +232,7 @@ def _decide(keys: U64, begin: int, steps: I64, attractive: int, link: I32, mutex
             pairs = ~link[b] if attracts else 1
             if not has_room(slots, entries, counts, pairs):
                 needed[0] = pairs
-                return number[row]
+                return int(number[row])
             if attracts:
                 join(link, slots, head, entries, counts, a, b)
             else:
