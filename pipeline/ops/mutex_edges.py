@@ -167,12 +167,12 @@ def _first_below(limit: int) -> int:
 
 
 @compiled
-def strength(code: np.unsignedinteger[Any], repels: bool, decoded: I64) -> int:
-    """The strength of an edge."""
+def strength(code: np.unsignedinteger[Any], repels: bool, decoded: I64) -> np.int64:
+    """The strength of an edge; compiled code must see one signed type."""
     if decoded.size:
         if repels:
-            return int(LARGEST - decoded[code])
-        return int(decoded[code])
+            return LARGEST - np.int64(decoded[code])
+        return np.int64(decoded[code])
     bits = np.int64(code)
     if bits > INFINITE:  # negative or NaN
         bits = np.int64(0)
@@ -180,8 +180,8 @@ def strength(code: np.unsignedinteger[Any], repels: bool, decoded: I64) -> int:
         bits = np.int64(ONE)
     if repels:
         affinity = np.uint32(bits).view(np.float32)
-        return int(np.float32(np.float32(1) - affinity).view(np.uint32))
-    return int(bits)
+        return np.int64(np.float32(np.float32(1) - affinity).view(np.uint32))
+    return bits
 
 
 @compiled

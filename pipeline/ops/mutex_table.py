@@ -69,7 +69,7 @@ def _power_of_two(at_least: int) -> int:
 
 
 @compiled
-def root_of(link: I32, item: int) -> int:
+def root_of(link: I32, item: int | np.int64) -> int:
     """The root of an item; halves the path on the way."""
     above = link[item]
     while above >= 0:
@@ -79,7 +79,7 @@ def root_of(link: I32, item: int) -> int:
         link[item] = next_above
         item = next_above
         above = link[item]
-    return item
+    return int(item)
 
 
 @compiled

@@ -199,8 +199,8 @@ def _look_up(keys: U64, begin: int, steps: I64, link: I32, slots: U64, batch: I3
     voxels = np.uint64(link.size)
     for place in range(begin, end):
         edge = keys[place] & np.uint64(0xFFFFFFFF)
-        channel = int(edge // voxels)
-        near = int(edge % voxels)
+        channel = np.int64(edge // voxels)
+        near = np.int64(edge % voxels)
         batch[place - begin, 0] = root_of(link, near)
         batch[place - begin, 1] = root_of(link, near + steps[channel])
         batch[place - begin, 2] = channel
