@@ -29,8 +29,6 @@ NEAREST: tuple[Index, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 NOWHERE: Index = (0, 0, 0)
 UNIT = "values must lie from 0 to 1; give affinities.clip = true to cut them off there"
 
-StoredAt = Literal["start", "end"]
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -54,13 +52,14 @@ class Reading:
 
 def reading(
     offsets: Sequence[Index],
-    channels: Sequence[int],
+    channels: Sequence[int] | None = None,
     *,
-    stored_at: StoredAt = "start",
-    boundary: bool = False,
+    stored_at: Literal["start", "end"] = "start",
+    kind: Literal["affinity", "boundary"] = "affinity",
     clip: bool = False,
 ) -> Reading:
     """Bring channels with these offsets into our order; refuses what is no set of edges."""
+    channels = range(len(offsets)) if channels is None else channels
     from_start = [_negative(o) if stored_at == "end" else o for o in offsets]
     _refuse_repeated(from_start)
     chosen: list[tuple[Index, int, Index]] = []
@@ -74,11 +73,16 @@ def reading(
                 where="affinities.offsets",
                 way_out="list the offsets of all channels; the three nearest ones are needed",
             )
-    taken = {channel for _, channel, _ in chosen}
+    nearest = {*NEAREST, *map(_negative, NEAREST)}
     further = zip(from_start, channels, strict=True)
-    chosen += [(offset, channel, NOWHERE) for offset, channel in further if channel not in taken]
-    offset, channel, fetch = zip(*chosen, strict=True)
-    return Reading(offset, channel, fetch, boundary, clip)
+    chosen += [(offset, channel, NOWHERE) for offset, channel in further if offset not in nearest]
+    return Reading(
+        tuple(offset for offset, _, _ in chosen),
+        tuple(channel for _, channel, _ in chosen),
+        tuple(fetch for _, _, fetch in chosen),
+        kind == "boundary",
+        clip,
+    )
 
 
 def encode(values_CZYX: NDArray[Any], given: Box, box: Box, how: Reading) -> NDArray[Any]:

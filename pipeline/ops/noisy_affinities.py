@@ -70,9 +70,7 @@ class _Noise(NamedTuple):
     shaken: NDArray[np.int64]
 
 
-def recipe(
-    offsets: tuple[Index, ...], *, seed: int, noise: float, smooth_vx: float, voxel_pm: Index
-) -> Recipe:
+def recipe(offsets: tuple[Index, ...], *, seed: int, noise: float, smooth_vx: float, voxel_pm: Index) -> Recipe:
     """A recipe for voxels of a size: lengths count in voxels of the finest axis."""
     finest = min(voxel_pm)
     steps = [min(FARTHEST, max(1, (2 * size + finest) // (2 * finest))) for size in voxel_pm]
@@ -122,35 +120,25 @@ def _boundaries(labels_ZYX: Kernel, distance_ZYX: Kernel) -> None:
                 distance_ZYX[z, y, x] = np.uint8(0) if at else np.uint8(FARTHEST)
 
 
-@vectorised
-def _spread(distance_ZYX: Kernel, step: Kernel) -> None:
-    """Least sums of steps, axis by axis, forth and back."""
+def _spread(distance_ZYX: NDArray[np.uint8], step: Index) -> None:
+    """Least sums of steps, axis by axis."""
     depth, height, width = distance_ZYX.shape
-    for z in range(depth):
-        for y in range(height):
-            for x in range(1, width):
-                _relax(distance_ZYX, (z, y, x), (z, y, x - 1), step[2])
-            for x in range(width - 2, -1, -1):
-                _relax(distance_ZYX, (z, y, x), (z, y, x + 1), step[2])
-        for y in range(1, height):
-            for x in range(width):
-                _relax(distance_ZYX, (z, y, x), (z, y - 1, x), step[1])
-        for y in range(height - 2, -1, -1):
-            for x in range(width):
-                _relax(distance_ZYX, (z, y, x), (z, y + 1, x), step[1])
-    for z in range(1, depth):
-        for y in range(height):
-            for x in range(width):
-                _relax(distance_ZYX, (z, y, x), (z - 1, y, x), step[0])
-    for z in range(depth - 2, -1, -1):
-        for y in range(height):
-            for x in range(width):
-                _relax(distance_ZYX, (z, y, x), (z + 1, y, x), step[0])
+    _sweep(distance_ZYX.reshape(depth * height, width, 1), step[2])
+    _sweep(distance_ZYX, step[1])
+    _sweep(distance_ZYX.reshape(1, depth, height * width), step[0])
 
 
 @vectorised
-def _relax(distance_ZYX: Kernel, here: Kernel, there: Kernel, step: Kernel) -> None:
-    distance_ZYX[here] = min(distance_ZYX[here], np.uint8(distance_ZYX[there] + step))
+def _sweep(distance: Kernel, step: Kernel) -> None:
+    """Forth and back along the middle axis."""
+    outer, length, inner = distance.shape
+    for k in range(outer):
+        for j in range(1, length):
+            for i in range(inner):
+                distance[k, j, i] = min(distance[k, j, i], np.uint8(distance[k, j - 1, i] + step))
+        for j in range(length - 2, -1, -1):
+            for i in range(inner):
+                distance[k, j, i] = min(distance[k, j, i], np.uint8(distance[k, j + 1, i] + step))
 
 
 @vectorised
@@ -210,9 +198,7 @@ def _fill_row(
     pitch, first, across = noise.pitch[2], noise.first[2], len(noise.affinity) - 1
     for x in range(span[0], span[1]):
         a, b = own[here[2] + x], other[there[2] + x]
-        kind = np.int64(min(near[here[2] + x], far[there[2] + x]))
-        if a != b or a == U64(0):
-            kind = across
+        kind = across if a != b or a == U64(0) else np.int64(min(near[here[2] + x], far[there[2] + x]))
         at = place[2] + x
         i = at // pitch
         w = ((at - i * pitch) << 8) // pitch
