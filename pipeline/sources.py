@@ -2,7 +2,7 @@
 
 1. A location is a zarr array (v2 or v3), an OME-Zarr group (0.4 or 0.5; a scale picks the dataset), `file.h5:dataset`,
    a `.npy` file or `file.npz:name`. Nothing is unpickled, and what a file claims about itself is checked first.
-2. A source has three axes, z, y, x; with channels four. Channels may lie before or after these and are read as c, z, y, x.
+2. A source has three axes, z, y, x; with channels four, stored before or after these and read as c, z, y, x.
    Leading axes of length 1 (time, channel) of an OME-Zarr image are dropped.
 3. Boxes count from the array's first voxel; `offset` says where that voxel lies in the world, in voxels.
 4. A read is honest: a chunk that is not there is an error and not the fill value, NaN and infinity are errors.
