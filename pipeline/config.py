@@ -103,6 +103,9 @@ class Affinities(Section):
     def _one_source(self) -> Self:
         if (self.path is None) == (self.from_labels is None):
             raise ValueError("give either affinities.path or [affinities.from_labels]")
+        for name in ("channels", "stored_at", "axes", "kind", "clip", "scale", "voxel_size_nm"):
+            if self.from_labels is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"affinities.{name} describes a file, and affinities.from_labels has none")
         if self.channels is not None and len(self.channels) != len(self.offsets):
             raise ValueError(f"affinities.channels has {len(self.channels)} entries for {len(self.offsets)} offsets")
         return self
