@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
+from pipeline.config import load
 from pipeline.geometry import Box
 from pipeline.ops.noisy_affinities import noisy_affinities, recipe
 from pipeline.ops.synthesize import generate
@@ -96,13 +97,8 @@ def test_formats_and_grids_agree_and_the_truth_scores(neurotile: Run, given: Pat
     own = config(tmp_path, rest='axes = "ZYXC"')
     _, same = run(neurotile, own, tmp_path / "zarr", "--affinities", f"{given}/a.zarr")
     assert np.array_equal(labels, same)
-
-
-def test_eight_bits_give_what_their_floats_give(neurotile: Run, given: Path, tmp_path: Path) -> None:
-    own = config(tmp_path)
-    _, floats = run(neurotile, own, tmp_path / "floats", "--affinities", f"{given}/a.npz:affs")
-    _, codes = run(neurotile, own, tmp_path / "codes", "--affinities", f"{given}/eight.npy")
-    assert np.array_equal(floats, codes)
+    _, same = run(neurotile, config(tmp_path), tmp_path / "eight", "--affinities", f"{given}/eight.npy")
+    assert np.array_equal(labels, same), "floats of 8 bits and the bytes themselves"
 
 
 def test_generated_affinities_of_a_generated_volume(neurotile: Run, tmp_path: Path) -> None:
@@ -137,6 +133,21 @@ def test_relative_paths_count_from_the_current_folder(
     result = neurotile("plan", config(tmp_path), "--affinities", "a.npz:affs", "--truth", "a.h5:volumes/truth")
     assert result.returncode == 0, result.stderr
     assert "no network is run" in result.stdout.replace("\n", " ")
+
+
+def test_init_writes_a_config_that_works(neurotile: Run, given: Path, tmp_path: Path) -> None:
+    for name, axes in (("a.h5:volumes/affs", "CZYX"), ("a.zarr", "ZYXC")):
+        own = tmp_path / f"{axes}.toml"
+        result = neurotile("init", "--affinities", f"{given}/{name}", "--out", own)
+        assert result.returncode == 0, result.stderr
+        own.write_text(own.read_text().replace("[?, ?, ?]", "[30.0, 12.0, 12.0]"))
+        read = load(own)
+        assert read.affinities is not None
+        assert read.affinities.axes == axes
+        result = neurotile("plan", own, "--json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["layer"] == list(SHAPE)
+    assert neurotile("init").returncode == 2
 
 
 @pytest.mark.parametrize(
