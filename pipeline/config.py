@@ -69,10 +69,45 @@ class Input(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.image is None) == (self.synthetic is None):
+        if self.image is not None and self.synthetic is not None:
             raise ValueError("give either input.image or [input.synthetic]")
         if self.synthetic is not None and self.truth is not None:
             raise ValueError("a synthetic volume brings its own truth")
+        return self
+
+
+class FromLabels(Section):
+    """Affinities made from the truth, with noise: for tests and runs at scale."""
+
+    noise: Share = 0.2  # 0.2: boundaries hold, mostly; 0.6: they leak
+    smooth_vx: float = Field(3.0, ge=1.0, le=256.0)  # how far noise hangs together, in voxels of the finest axis
+    seed: int = Field(0, ge=0, lt=2**32)
+    dtype: Literal["uint8", "uint16"] = "uint8"
+
+
+class Affinities(Section):
+    """Affinities made elsewhere, or generated, in place of a network's. A channel's value at p: edge p, p + offset."""
+
+    path: str | None = Field(None, json_schema_extra=NOTHING)  # the fingerprint is the identity, not the path
+    from_labels: FromLabels | None = None
+    offsets: Annotated[tuple[Triple, ...], Field(min_length=3)] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+    channels: tuple[Annotated[int, Field(ge=0)], ...] | None = None  # which the offsets belong to; default: all
+    stored_at: Literal["start", "end"] = "start"  # end: the value at p is the edge p - offset, p
+    axes: Literal["CZYX", "ZYXC"] = "CZYX"
+    kind: Literal["affinity", "boundary"] = "affinity"  # boundary: a value b counts as the affinity 1 - b
+    clip: bool = False  # cut floats off at 0 and 1 rather than refuse them
+    scale: int | None = None  # which scale of a multiscale array
+    voxel_size_nm: Lengths | None = None  # when the file does not say
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.from_labels is None):
+            raise ValueError("give either affinities.path or [affinities.from_labels]")
+        for name in ("channels", "stored_at", "axes", "kind", "clip", "scale", "voxel_size_nm"):
+            if self.from_labels is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"affinities.{name} describes a file, and affinities.from_labels has none")
+        if self.channels is not None and len(self.channels) != len(self.offsets):
+            raise ValueError(f"affinities.channels has {len(self.channels)} entries for {len(self.offsets)} offsets")
         return self
 
 
@@ -198,7 +233,8 @@ class Limits(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    input: Input
+    input: Input = Input()
+    affinities: Affinities | None = None  # given: no network is run
     roi: Region | None = None
     mask: tuple[Mask, ...] = ()
     predict: Predict = Predict()
@@ -216,6 +252,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
+        self._check_source()
         if self.relabel.threshold < self.agglomerate.floor:
             raise ValueError(
                 f"relabel.threshold {self.relabel.threshold} lies below agglomerate.floor {self.agglomerate.floor}: "
@@ -229,6 +266,17 @@ class RunConfig(Section):
         if any(s % c for s, c in zip(self.blocks.shape, self.blocks.chunk, strict=True)):
             raise ValueError(f"blocks.chunk {self.blocks.chunk} must divide blocks.shape {self.blocks.shape}")
         return self
+
+    def _check_source(self) -> None:
+        """Whether there is something to start from."""
+        given, source = self.affinities, self.input
+        if given is None:
+            if source.image is None and source.synthetic is None:
+                raise ValueError("give either input.image or [input.synthetic], or [affinities]")
+        elif given.path is not None and source.synthetic is not None:
+            raise ValueError("affinities.path and [input.synthetic] are two volumes: give one of them")
+        elif given.from_labels is not None and source.truth is None and source.synthetic is None:
+            raise ValueError("[affinities.from_labels] needs labels: give input.truth or [input.synthetic]")
 
 
 def parse(data: dict[str, Any], *, where: str) -> RunConfig:
@@ -269,7 +317,10 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     source = config.input.model_copy(
         update={"image": absolute(config.input.image), "truth": absolute(config.input.truth)}
     )
+    given = config.affinities
+    if given is not None:
+        given = given.model_copy(update={"path": absolute(given.path)})
     masks = tuple(m.model_copy(update={"path": absolute(m.path)}) for m in config.mask)
     overrides = tuple(o.model_copy(update={"weights": weights(o.weights)}) for o in config.predict.override)
     predict = config.predict.model_copy(update={"weights": weights(config.predict.weights), "override": overrides})
-    return config.model_copy(update={"input": source, "mask": masks, "predict": predict})
+    return config.model_copy(update={"input": source, "affinities": given, "mask": masks, "predict": predict})

@@ -13,6 +13,7 @@ from models.spec import WeightsSpec, load_spec
 from pipeline.config import Region, RunConfig
 from pipeline.errors import BadWeights, CannotWork, ConfigError, WrongShape, WrongType, WrongVoxelSize
 from pipeline.geometry import AXES, ID_BITS_PER_AXIS, Box, Index, Layer, VoxelSize
+from pipeline.ops.affinities import reading
 from pipeline.sources import Source, open_source
 
 Facts = dict[str, Any]
@@ -20,17 +21,21 @@ Facts = dict[str, Any]
 
 def resolve(config: RunConfig) -> Facts:
     """Look at everything a config names; every problem is a named error."""
-    weights = _weights(config.predict.weights)
+    affinities = _affinities(config)
+    network = affinities is None
+    weights = _weights(config.predict.weights) if network else None
     facts: Facts = {
         "image": _image(config),
-        "truth": _truth(config),
+        "affinities": affinities,
+        "truth": _truth(config, affinities),
         "masks": [_mask(m.path, m.voxel_size_nm) for m in config.mask],
         "weights": weights,
-        "override_weights": [_weights(o.weights) for o in config.predict.override],
+        "override_weights": [_weights(o.weights) for o in config.predict.override] if network else [],
     }
+    _check_cover(config, facts)
     for other in facts["override_weights"]:
         for field in ("offsets", "voxel_size_nm", "code_table"):
-            if other["spec"][field] != weights["spec"][field]:
+            if weights is None or other["spec"][field] != weights["spec"][field]:
                 raise ConfigError(
                     f"the weights of an override differ from predict.weights in {field}",
                     where=f"predict.override: {other['spec'].get('name', '?')}",
@@ -40,7 +45,22 @@ def resolve(config: RunConfig) -> Facts:
 
 
 def layer_of(config: RunConfig, facts: Facts) -> Layer:
-    """The layer that is segmented: the image at the voxel size of the weights, and the region of interest in it."""
+    """The layer that is segmented, and the region of interest in it."""
+    shape, voxel_size = _extent(config, facts)
+    for axis, extent in zip(AXES, shape, strict=True):
+        if extent > 1 << ID_BITS_PER_AXIS:
+            raise CannotWork(
+                f"the layer has {extent} voxels along {axis}; ids hold positions up to {1 << ID_BITS_PER_AXIS}",
+                way_out="segment the volume in parts, each a layer of its own",
+            )
+    return Layer(shape, _roi(config.roi, shape), voxel_size)
+
+
+def _extent(config: RunConfig, facts: Facts) -> tuple[Index, VoxelSize]:
+    """The affinities as they are given, or the image at the voxel size of the weights."""
+    given = facts.get("affinities")
+    if given is not None:
+        return _triple(given["shape"]), VoxelSize(_triple(given["voxel_size_pm"]))
     source = VoxelSize(_triple(facts["image"]["voxel_size_pm"]))
     wanted = VoxelSize.from_nm(facts["weights"]["spec"]["voxel_size_nm"])
     factor = wanted.ratio(source)
@@ -54,13 +74,22 @@ def layer_of(config: RunConfig, facts: Facts) -> Layer:
     shape = (z, y, x)
     if min(shape) < 1:
         raise WrongShape(f"the image holds no whole voxel of {wanted}: its shape is {facts['image']['shape']}")
-    for axis, extent in zip(AXES, shape, strict=True):
-        if extent > 1 << ID_BITS_PER_AXIS:
-            raise CannotWork(
-                f"the layer has {extent} voxels along {axis}; ids hold positions up to {1 << ID_BITS_PER_AXIS}",
-                way_out="segment the volume in parts, each a layer of its own",
-            )
-    return Layer(shape, _roi(config.roi, shape), wanted)
+    return shape, wanted
+
+
+def _check_cover(config: RunConfig, facts: Facts) -> None:
+    """Refuse an image that cannot be shown beside the affinities."""
+    given, image = facts["affinities"], facts["image"]
+    if given is None or image is None:
+        return
+    size, own = VoxelSize(_triple(given["voxel_size_pm"])), VoxelSize(_triple(image["voxel_size_pm"]))
+    factor = size.ratio(own)
+    if factor is None or any(n * f > m for n, f, m in zip(given["shape"], factor, image["shape"], strict=True)):
+        raise WrongShape(
+            f"the image of {image['shape']} voxels of {own} does not cover the affinities: {given['shape']} of {size}",
+            where=config.input.image or "input.synthetic",
+            way_out="give the image that they were made from, or leave input.image out: it is only shown",
+        )
 
 
 def _roi(region: Region | None, shape: Index) -> Box:
@@ -82,7 +111,7 @@ def _triple(values: list[int]) -> Index:
     return (z, y, x)
 
 
-def _image(config: RunConfig) -> Facts:
+def _image(config: RunConfig) -> Facts | None:
     synthetic = config.input.synthetic
     if synthetic is not None:
         return {
@@ -91,7 +120,9 @@ def _image(config: RunConfig) -> Facts:
             "voxel_size_pm": list(VoxelSize.from_nm(synthetic.voxel_size_nm).pm),
             "dtype": "uint8",
         }
-    location = str(config.input.image)
+    if config.input.image is None:
+        return None
+    location = config.input.image
     source = open_source(location, config.input.scale)
     if source.dtype != "uint8":
         raise WrongType(
@@ -102,9 +133,38 @@ def _image(config: RunConfig) -> Facts:
     return _described(source, location, config.input.voxel_size_nm, "input.voxel_size_nm")
 
 
-def _truth(config: RunConfig) -> Facts | None:
+def _affinities(config: RunConfig) -> Facts | None:
+    settings = config.affinities
+    if settings is None:
+        return None
+    how = reading(settings.offsets, settings.channels)
+    if settings.path is None:
+        return {**(_truth(config, None) or {}), "channels": len(how.offsets)}
+    source = open_source(settings.path, settings.scale, settings.axes.lower())
+    if source.dtype.name not in ("uint8", "uint16", "float16", "float32", "float64"):
+        raise WrongType(
+            f"the affinities have dtype {source.dtype}; they must be floats, uint8 or uint16",
+            where=settings.path,
+            way_out="store them as floats from 0 to 1, or as uint8 or uint16 that use the whole range",
+        )
+    channels = source.channels or 0
+    if how.channels.stop > channels or (settings.channels is None and len(settings.offsets) != channels):
+        raise WrongShape(
+            f"the affinities have {channels} channels; the config describes {len(settings.offsets)}, "
+            f"the last of them number {how.channels.stop - 1}",
+            where=settings.path,
+            way_out="list the offset of every channel in affinities.offsets (or those of affinities.channels), "
+            "and mind affinities.axes",
+        )
+    return {
+        **_described(source, settings.path, settings.voxel_size_nm, "affinities.voxel_size_nm"),
+        "channels": channels,
+    }
+
+
+def _truth(config: RunConfig, affinities: Facts | None) -> Facts | None:
     if config.input.synthetic is not None:
-        return {**_image(config), "dtype": "uint64"}
+        return {**(_image(config) or {}), "dtype": "uint64"}
     if config.input.truth is None:
         return None
     source = open_source(config.input.truth, None)
@@ -115,6 +175,8 @@ def _truth(config: RunConfig) -> Facts | None:
             way_out="give a label volume, not an image",
         )
     stated = config.input.truth_voxel_size_nm or config.input.voxel_size_nm
+    if stated is None and affinities is not None and source.voxel_size is None:
+        stated = VoxelSize(_triple(affinities["voxel_size_pm"])).nm  # labels beside affinities, voxel by voxel
     return _described(source, config.input.truth, stated, "input.truth_voxel_size_nm")
 
 

@@ -114,7 +114,7 @@ def _middle(roi: Box, limit: Index) -> Box:
 def take(cut: Cut, grid: Grid, read: Read, *, survey: Survey | None = None, channels: int | None = None) -> Taken:
     """Read the blocks of a cut that are current; without a survey, all that can be read."""
     lead = () if channels is None else (channels,)
-    values = np.zeros((*lead, *cut.box.shape), np.uint64 if channels is None else np.uint8)
+    values = np.zeros((*lead, *cut.box.shape), np.uint64 if channels is None else np.uint16)
     missing = np.ones(cut.box.shape, bool)
     reasons: dict[str, None] = {}  # an ordered set
     for index in grid.touching(cut.box):
@@ -159,15 +159,19 @@ class Panel:
 def _panels(outcome: Outcome, cut: Cut) -> Iterator[Panel]:
     """Every stage's result."""
     plan = outcome.plan
-    resample, source, relabel = plan.stage(Resample), plan.stage(CodeSource), plan.stage(Relabel)
-    image = _of_stage(outcome, cut, resample, lambda box: resample.image.read(box))
-    grey_YX = pictures.averaged(image.plane, cut.shape_px)
-    yield Panel("Image", "", image, lambda _: pictures.grey(grey_YX))
-
+    resample, source, relabel = plan.find(Resample), plan.stage(CodeSource), plan.stage(Relabel)
     code_table = source.code_table
     codes = _of_stage(outcome, cut, source, lambda box: source.read_codes(box), channels=NEAREST_CHANNELS)
     down, right = cut.axes
-    lesser = f"the lesser affinity of {AXES[right]} and {AXES[down]}: dark where the network sees a membrane"
+    if resample is None:  # labels are laid over the affinities then
+        small = pictures.nearest(codes.plane, cut.shape_px)
+        grey_YX = pictures.least_affinity(small, code_table, (down, right))[..., 0]
+    else:
+        image = _of_stage(outcome, cut, resample, lambda box: resample.image.read(box))
+        grey_YX = pictures.averaged(image.plane, cut.shape_px)
+        yield Panel("Image", "", image, lambda _: pictures.grey(grey_YX))
+
+    lesser = f"the lesser affinity of {AXES[right]} and {AXES[down]}: dark where a membrane is seen"
     yield Panel("Affinities", "along x red, y green, z blue", codes, lambda p: pictures.affinities(p, code_table))
     yield Panel("Boundaries", lesser, codes, lambda p: pictures.least_affinity(p, code_table, (down, right)))
 

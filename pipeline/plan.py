@@ -18,6 +18,7 @@ from pipeline.config import Pool, RunConfig
 from pipeline.errors import CannotWork, ConfigError
 from pipeline.facts import Facts, layer_of
 from pipeline.geometry import Layer
+from pipeline.stages.affinities import Affinities
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
@@ -38,6 +39,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Synthesize,
     Resample,
     Predict,
+    Affinities,
     Fragments,
     Seeded,
     Waterz,

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import Input
 from pipeline.figures import STYLE, TIMES, figures, length
 from pipeline.geometry import AXES, Box, VoxelSize
 from pipeline.pages import duration, failure_list, header, moment, page, pairs, table, text
 from pipeline.progress import FailureStatus, now
 from pipeline.run import Outcome
+from pipeline.stages.code_source import CodeSource
 from pipeline.stages.evaluate import TOTAL, Evaluate
 from pipeline.stages.predict import Predict
 from pipeline.toml import dump
@@ -26,8 +28,10 @@ from workers.files import write_atomically
 
 EXACT = (
     "Labels do not depend on blocks, workers or executor: watershed basins and mean-affinity agglomeration are exact "
-    "over the hierarchy; affinities are a function of position on one device class"
+    "over the hierarchy; "
 )
+OF_NETWORK = "affinities are a function of position on one device class"
+OF_FILE = "affinities were given, and are read voxel by voxel"
 HOLES_SHOWN = 20
 
 Section = Callable[[Outcome], str]
@@ -111,7 +115,8 @@ def _note(state: str, said: str) -> str:
 def _answer(outcome: Outcome) -> str:
     """Whether this result is exact."""
     settled = outcome.folder.device
-    told = f" ({settled.read_text()})." if settled.exists() else "."
+    told = OF_FILE if outcome.plan.config.affinities is not None else OF_NETWORK
+    told += f" ({settled.read_text()})." if settled.exists() else "."
     if outcome.plan.config.predict.mixed_devices:
         told += " Unlike devices were allowed in this run: affinities may differ from those of one device."
     return f'<p class="lead">{text(EXACT + told)}</p>'
@@ -206,12 +211,11 @@ def _work(outcome: Outcome) -> str:
 
 def _volume(outcome: Outcome) -> str:
     plan = outcome.plan
-    layer, image = plan.layer, plan.facts["image"]
+    layer = plan.layer
     size_nm = [extent * nm for extent, nm in zip(layer.roi.shape, layer.voxel_size.nm, strict=True)]
     source = plan.config.input
     rows = [
-        ("image", text(source.image or f"generated, seed {source.synthetic.seed if source.synthetic else '?'}")),
-        ("", f"{_by(image['shape'])} voxels of {_voxel_size(image['voxel_size_pm'])}, {text(image['dtype'])}"),
+        *_image_rows(plan.facts["image"], source),
         ("segmented layer", f"{_by(layer.shape)} voxels of {_by(layer.voxel_size.nm)} nm"),
         ("region of interest", f"{text(layer.roi)}: {_by(layer.roi.shape)} voxels, {layer.roi.voxels:,} in all"),
         ("", f" {TIMES} ".join(length(nm) for nm in size_nm)),
@@ -221,8 +225,36 @@ def _volume(outcome: Outcome) -> str:
     return f'{pairs(rows)}<p class="soft">All in the order {", ".join(AXES)}.</p>'
 
 
+def _image_rows(image: dict[str, Any] | None, source: Input) -> list[tuple[str, str]]:
+    if image is None:
+        return [("image", "none")]
+    return [
+        ("image", text(source.image or f"generated, seed {source.synthetic.seed if source.synthetic else '?'}")),
+        ("", f"{_by(image['shape'])} voxels of {_voxel_size(image['voxel_size_pm'])}, {text(image['dtype'])}"),
+    ]
+
+
+def _given(outcome: Outcome) -> str:
+    """The affinities that the run started from."""
+    settings, facts = outcome.plan.config.affinities, outcome.plan.facts.get("affinities")
+    if settings is None or facts is None:
+        return ""
+    source, made = outcome.plan.stage(CodeSource), settings.from_labels
+    origin = "" if made is None else f"made from the truth, noise {made.noise}, seed {made.seed}"
+    codes = f"{source.code_dtype.name} codes"
+    rows = [
+        ("affinities", text(settings.path or origin)),
+        ("", f"{facts['channels']} channels, {text(facts['dtype'])}, stored as {codes}" if settings.path else codes),
+        ("edges to", text(", ".join(str(offset) for offset in source.offsets))),
+        ("fingerprint", f"<code>{text(facts['fingerprint'])}</code>"),
+    ]
+    return pairs(rows)
+
+
 def _network(outcome: Outcome) -> str:
     weights = outcome.plan.facts["weights"]
+    if weights is None:
+        return ""
     spec = weights["spec"]
     rows = [
         ("weights", text(outcome.plan.config.predict.weights)),
@@ -242,16 +274,16 @@ def _network(outcome: Outcome) -> str:
 
 def _plan(outcome: Outcome) -> str:
     plan = outcome.plan
-    predict = plan.stage(Predict)
-    predicted = predict.passes()[0].grid.block
+    predict = plan.find(Predict)
+    predicted = f"blocks of {_by(predict.code_grid.block)} voxels; " if predict else ""
+    again = (
+        f"{predict.redundancy():.2f} patches evaluated for each one needed" if predict else "none: no network was run"
+    )
     most = max(plan.tasks, key=lambda task: task.memory_bytes)
     rows = [
         ("blocks", f"{plan.blocks:,} in {len(plan.tasks)} tasks"),
         ("block", f"{_by(plan.config.blocks.shape)} voxels, in chunks of {_by(plan.config.blocks.chunk)}"),
-        (
-            "prediction",
-            f"blocks of {_by(predicted)} voxels; {predict.redundancy():.2f} patches evaluated for each one needed",
-        ),
+        ("prediction", predicted + again),
         ("storage", f"at most {plan.stored_bytes / 1e9:.2f} GB before compression, {plan.inodes:,} files and folders"),
         ("memory", f"at most {most.memory_bytes / 1e9:.2f} GB in a worker ({text(most.name)})"),
     ]
@@ -332,6 +364,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("Failed blocks", _failures),
     ("Work", _work),
     ("Volume", _volume),
+    ("Affinities", _given),
     ("Network", _network),
     ("Plan", _plan),
     ("Identity", _identity),

@@ -1,4 +1,4 @@
-"""The formats of users' volumes: zarr v2 and v3, OME-Zarr, HDF5, .npy. Every one ends in a `Found`.
+"""The formats of users' volumes: zarr v2 and v3, OME-Zarr, HDF5, .npy, .npz. Every one ends in a `Found`.
 
 Nothing is unpickled, and what a file claims about itself is checked before it is believed: sizes of metadata and of
 chunks are capped, paths stay inside their folder, data in other files is refused. Missing chunks are errors: zarr and
@@ -8,8 +8,11 @@ HDF5 would hand out the fill value.
 from __future__ import annotations
 
 import math
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +23,7 @@ import tensorstore as ts
 
 from pipeline import durable, ome
 from pipeline.errors import ChunkCorrupt, ChunkMissing, InputError, MissingInput, WrongShape
-from pipeline.geometry import AXES, Box, Index, VoxelSize
+from pipeline.geometry import Index, VoxelSize
 from pipeline.volumes import (
     MAX_CHUNK_BYTES,
     MAX_METADATA_BYTES,
@@ -33,7 +36,9 @@ from pipeline.volumes import (
 _REPAIR = 'write the missing data, or leave the region out with a [[mask]] of role "skip"'
 _MAX_LISTED = 20
 
-Reader = Callable[[Box], Array]
+Slices = tuple[slice, ...]  # one for every axis of the array, all of them bounded
+Reader = Callable[[Slices], Array]
+MAX_NPZ_BYTES = 256 << 20  # a compressed array is held in memory by every process that reads from it
 
 
 @dataclass(frozen=True)
@@ -54,18 +59,19 @@ class Found:
 # ---- zarr ----------------------------------------------------------------------------------------------------------
 
 
-def open_zarr(location: str, folder: Path, scale: int | None) -> Found:
-    """A zarr array, or one scale of an OME-Zarr image."""
+def open_zarr(location: str, folder: Path, scale: int | None, axes: str) -> Found:
+    """A zarr array, or one scale of an OME-Zarr image, with the axes that its role has."""
     kind, attributes, document = _node(folder, location)
     if kind == "group":
-        return _open_group(location, folder, scale, attributes)
+        return _open_group(location, folder, scale, attributes, axes)
     no_scale(location, scale)
     names = document.get("dimension_names") or attributes.get("axis_names")
+    _check_order(names, axes, location)
     at = _placement(attributes, location) or _placement_in_parent(folder, location)
-    return _zarr_array(location, folder, document, names, squeeze=False).placed(at)
+    return _zarr_array(location, folder, document).placed(at)
 
 
-def _open_group(location: str, folder: Path, scale: int | None, attributes: Mapping[str, Any]) -> Found:
+def _open_group(location: str, folder: Path, scale: int | None, attributes: Mapping[str, Any], axes: str) -> Found:
     datasets = _multiscale(attributes, location)
     if datasets is None:
         raise MissingInput(
@@ -89,12 +95,13 @@ def _open_group(location: str, folder: Path, scale: int | None, attributes: Mapp
     kind, own, document = _node(array, str(array))
     if kind != "array":
         _refuse(f"scale {level} of the image, {chosen.path!r}, is not an array", location, "choose another scale")
-    found = _zarr_array(location, array, document, chosen.axes, squeeze=True)
+    _check_order(chosen.axes, axes, location)
+    found = _zarr_array(location, array, document, most_axes=len(axes))
     at = (chosen.voxel_size, chosen.origin_pm) if chosen.voxel_size else _placement(own, location)
     return found.placed(at)
 
 
-def _zarr_array(location: str, folder: Path, document: Mapping[str, Any], names: Any, *, squeeze: bool) -> Found:
+def _zarr_array(location: str, folder: Path, document: Mapping[str, Any], *, most_axes: int | None = None) -> Found:
     driver = "zarr3" if (folder / "zarr.json").exists() else "zarr"
     kvstore = {"driver": "file", "path": str(folder)}
     spec = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}
@@ -106,17 +113,16 @@ def _zarr_array(location: str, folder: Path, document: Mapping[str, Any], names:
         text = str(error).partition(" [tensorstore_spec=")[0]
         _refuse(f"this zarr array cannot be read: {text}", location, "rewrite it with zstd, blosc, gzip or no codec")
     _cap_chunk(store.chunk_layout.read_chunk.shape, store.dtype.numpy_dtype, location)
-    _check_order(names, location)
     shape = store.shape
-    while squeeze and len(shape) > 3 and shape[0] == 1:
+    while most_axes and len(shape) > most_axes and shape[0] == 1:
         shape = shape[1:]
     lead: tuple[Any, ...] = (0,) * (len(store.shape) - len(shape))
 
-    def read(box: Box) -> Array:
+    def read(slices: Slices) -> Array:
         try:
-            return np.asarray(store[(*lead, *box.slices())].read(order="C").result())
+            return np.asarray(store[(*lead, *slices)].read(order="C").result())
         except (ValueError, OSError) as error:
-            raise array_error(error, where=f"{location}, box {box}", way_out=_REPAIR) from error
+            raise array_error(error, where=_at(location, slices), way_out=_REPAIR) from error
 
     return Found(tuple(shape), np.dtype(store.dtype.numpy_dtype), read)
 
@@ -223,14 +229,14 @@ def open_hdf5(location: str, path: Path, name: str | None) -> Found:
 def _hdf5_reader(dataset: Any, location: str) -> Reader:
     complete = _is_complete(dataset)
 
-    def read(box: Box) -> Array:
-        where = f"{location}, box {box}"
+    def read(slices: Slices) -> Array:
+        where = _at(location, slices)
         if not complete:
-            for corner in _chunk_corners(box, dataset.chunks or dataset.shape):
+            for corner in _chunk_corners(slices, dataset.chunks or dataset.shape):
                 if not dataset.chunks or dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
                     raise ChunkMissing(f"data is missing: the chunk at {corner}", where=where, way_out=_REPAIR)
         try:
-            return np.asarray(dataset[box.slices()])
+            return np.asarray(dataset[slices])
         except OSError as error:
             if error.errno is not None:
                 raise durable.storage_error(error.errno, str(error), where=where) from error
@@ -241,7 +247,7 @@ def _hdf5_reader(dataset: Any, location: str) -> Reader:
 
 def _is_complete(dataset: Any) -> bool:
     """Whether every chunk was written; HDF5 hands out the fill value for the others."""
-    if dataset.shape is None or len(dataset.shape) != 3:
+    if not dataset.shape:
         return True  # refused elsewhere
     if dataset.chunks is None:
         return bool(dataset.id.get_storage_size() > 0)
@@ -249,8 +255,8 @@ def _is_complete(dataset: Any) -> bool:
     return bool(dataset.id.get_num_chunks() == math.prod(chunks))
 
 
-def _chunk_corners(box: Box, chunk: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    spans = (range(b // c * c, e, c) for b, e, c in zip(box.begin, box.end, chunk, strict=True))
+def _chunk_corners(slices: Slices, chunk: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    spans = (range(s.start // c * c, s.stop, c) for s, c in zip(slices, chunk, strict=True))
     return product(*spans)
 
 
@@ -266,7 +272,7 @@ def _datasets(file: Any) -> list[str]:
     return sorted(listed)
 
 
-# ---- npy -----------------------------------------------------------------------------------------------------------
+# ---- npy and npz -----------------------------------------------------------------------------------------------------
 
 
 def open_npy(location: str, path: Path) -> Found:
@@ -275,7 +281,59 @@ def open_npy(location: str, path: Path) -> Found:
         data = np.lib.format.open_memmap(path, mode="r")  # refuses pickled objects
     except (ValueError, OSError) as error:
         _refuse(f"this .npy file cannot be read: {error}", location, "write it again with numpy.save, without objects")
-    return Found(data.shape, data.dtype, lambda box: np.asarray(data[box.slices()]))
+    return Found(data.shape, data.dtype, lambda slices: np.asarray(data[slices]))
+
+
+def open_npz(location: str, path: Path, name: str | None) -> Found:
+    """One array of an .npz archive: mapped into memory, or if compressed, read whole when first needed."""
+    if not path.is_file():
+        raise MissingInput("there is no such .npz file", where=str(path), way_out="mend the path in the config")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            known = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
+            if name not in known:
+                raise MissingInput(
+                    f"the archive has no array {name!r}" if name else "an array of the archive must be named",
+                    where=location,
+                    way_out=f"write {path}:NAME with one of: {_listed(sorted(known))}",
+                )
+            return _npz_array(location, path, archive, f"{name}.npy")
+    except (ValueError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+        _refuse(f"this .npz file cannot be read: {error}", location, "write it again with numpy.savez, without objects")
+
+
+def _npz_array(location: str, path: Path, archive: zipfile.ZipFile, entry: str) -> Found:
+    info = archive.getinfo(entry)
+    with archive.open(entry) as member:
+        newer = np.lib.format.read_magic(member) >= (2, 0)
+        header = np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
+        shape, fortran, dtype = header(member)
+        header_bytes = member.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if info.compress_type == zipfile.ZIP_STORED:
+        with path.open("rb") as file:
+            file.seek(info.header_offset + 26)
+            names = np.frombuffer(file.read(4), "<u2")  # lengths of the name and of the extra field
+        begin = info.header_offset + 30 + int(names.sum()) + header_bytes
+        data = np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
+        return Found(shape, dtype, lambda slices: np.asarray(data[slices]))
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_NPZ_BYTES:
+        raise ValueError(f"a compressed array of {size:,} bytes; the limit is {MAX_NPZ_BYTES:,}")
+    return Found(shape, dtype, _compressed_reader(location, path, entry))
+
+
+def _compressed_reader(location: str, path: Path, entry: str) -> Reader:
+    @cache
+    def whole() -> Array:
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(entry) as member:
+                return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+        except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ChunkCorrupt(f"data is damaged: {error}", where=location, way_out=_REPAIR) from error
+
+    return lambda slices: whole()[slices]
 
 
 # ---- checks --------------------------------------------------------------------------------------------------------
@@ -297,13 +355,20 @@ def _cap_chunk(chunk: Any, dtype: Any, location: str) -> None:
         _refuse(f"a chunk holds {size:,} bytes; the limit is {MAX_CHUNK_BYTES:,}", location, "rechunk the array")
 
 
-def _check_order(names: Any, location: str) -> None:
-    """Refuse axes that are known and are not z, y, x."""
-    spatial = tuple(str(name).lower() for name in names or ())[-3:]
-    if set(spatial) == set(AXES) and spatial != AXES:
+def _check_order(names: Any, axes: str, location: str) -> None:
+    """Refuse axes that are known and in another order than their role has them in."""
+    own = [str(name).lower().rstrip("^") for name in names or ()]
+    known = ["c" if name == "channel" else name for name in own][-len(axes) :]
+    if set(known) == set(axes) and known != list(axes):
         raise WrongShape(
-            f"the axes are {', '.join(spatial)}; they must be z, y, x", where=location, way_out="transpose the array"
+            f"the axes are {', '.join(known)}; they must be {', '.join(axes)}",
+            where=location,
+            way_out="transpose the array; for affinities, state their order as affinities.axes",
         )
+
+
+def _at(location: str, slices: Slices) -> str:
+    return f"{location}, box [" + ", ".join(f"{s.start}:{s.stop}" for s in slices) + "]"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from pipeline.pages import status_page
 from pipeline.report import write_report
 from pipeline.run import Outcome, Run
 from pipeline.rundir import RunFolder
+from pipeline.stages.code_source import CodeSource
 from pipeline.work import load_plan, recorded_config
 from workers.block import BlockRef
 from workers.receipts import Receipts
@@ -34,7 +35,7 @@ def with_flags(config: RunConfig, flags: Flags) -> RunConfig:
 
 
 def with_holes(root: Path, config: RunConfig | None) -> RunConfig:
-    """The config with the voxels of every failed predict block masked."""
+    """The config with the voxels of every failed block of affinities masked."""
     folder = RunFolder(root)
     config = config or recorded_config(folder)
     receipts = Receipts(folder.journals)
@@ -42,16 +43,16 @@ def with_holes(root: Path, config: RunConfig | None) -> RunConfig:
     holes = dict.fromkeys(config.holes)
     for task in plan.tasks:
         for index, _ in sorted(receipts.failures(task.name)):
-            if task.stage.name != "predict":
+            if not isinstance(task.stage, CodeSource):
                 raise ConfigError(
-                    f"{BlockRef(task.name, index)} failed, and only predict blocks can be left out",
+                    f"{BlockRef(task.name, index)} failed, and only blocks of predict or affinities can be left out",
                     where=str(root),
                     way_out="use `neurotile retry`, or mask the region with [[mask]]",
                 )
             box = task.sweep.grid.block_box(index)
             holes[Region(begin=box.begin, end=box.end)] = None
     if len(holes) == len(config.holes):
-        raise ConfigError("no predict block has failed: there is nothing to accept", where=str(root))
+        raise ConfigError("no block of predict or affinities has failed: there is nothing to accept", where=str(root))
     return config.model_copy(update={"holes": tuple(holes)})
 
 

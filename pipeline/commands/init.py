@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from models.spec import load_spec
+from pipeline.commands.init_affinities import affinities_config_text
 from pipeline.config import Pool, RunConfig
 from pipeline.errors import ConfigError
 from pipeline.geometry import VoxelSize
@@ -69,17 +70,27 @@ inodes = {inodes}              # refuse to make more files and folders
 
 
 def init(
-    image: Annotated[str, Parameter(help="zarr array or OME-Zarr group, FILE.h5:dataset, or .npy")],
+    image: Annotated[
+        str | None, Parameter(help="zarr array or OME-Zarr group, FILE.h5:dataset, FILE.npz:name, or .npy")
+    ] = None,
     /,
     *,
+    affinities: Annotated[
+        str | None, Parameter(help="affinities made elsewhere, in place of an image: no network will be run")
+    ] = None,
     out: Annotated[Path, Parameter(help="where to write the config")] = Path("neurotile.toml"),
     scale: Annotated[int | None, Parameter(help="which scale of a multiscale image")] = None,
     weights: Annotated[str, Parameter(help="weights the run will use")] = "tiny",
 ) -> int:
-    """Look at an image and write a config for it, with a comment on every value."""
+    """Look at an image, or at affinities, and write a config for it, with a comment on every value."""
     if out.exists():
         raise ConfigError(f"{out} exists", way_out="choose another --out, or remove it")
-    text = config_text(image, out, scale=scale, weights=weights)
+    if (image is None) == (affinities is None):
+        raise ConfigError("name either an image or --affinities", way_out="neurotile init IMAGE")
+    if image is not None:
+        text = config_text(image, out, scale=scale, weights=weights)
+    else:
+        text = affinities_config_text(str(affinities), out)
     out.write_text(text, encoding="utf-8")
     sys.stderr.write(f"wrote {out}; next: neurotile plan {out}\n")
     return 0

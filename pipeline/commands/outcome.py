@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.report import scores
 from pipeline.run import Outcome
 
 EXIT_DONE = 0
@@ -39,6 +40,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "tasks": outcome.tasks,
         "totals": totals(outcome),
         "failures": [asdict(f) for f in status.failures] if status else [],
+        "scores": dict(scores(outcome)) or None,
         "segmentation": str(outcome.folder.root / "labels.zarr") if outcome.complete else None,
         "report": str(outcome.folder.report),
     }

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.commands.given import GivenAffinities, GivenTruth, with_volumes
 from pipeline.commands.terminal import print_json
 from pipeline.config import RunConfig, load
 from pipeline.errors import ConfigError
@@ -27,13 +28,15 @@ def plan(
     /,
     *,
     out: Annotated[Path | None, Parameter(help="run directory that the plan is for")] = None,
+    affinities: GivenAffinities = None,
+    truth: GivenTruth = None,
     update: Annotated[bool, Parameter(help="count the blocks that `run --update` would execute in --out")] = False,
     json: Annotated[bool, Parameter(help="one object on stdout")] = False,
 ) -> int:
     """Print stages, blocks, bytes, files, memory and redundancy; refuse what cannot work. Nothing is written."""
     root = out or Path("runs") / (config.stem if config else "run")
     folder = RunFolder(root)
-    parsed = _config(config, folder)
+    parsed = with_volumes(_config(config, folder), affinities=affinities, truth=truth)
     facts = resolve(parsed)
     built = build(parsed, facts, folder.data)
     refuse_what_cannot_work(built, root)
@@ -103,7 +106,7 @@ def show(plan: Plan, folder: RunFolder, survey: Outcome | None) -> None:
     console.print(table)
     console.print(
         f"{plan.blocks:,} blocks; at most {plan.stored_bytes / 1e9:.2f} GB before compression in {plan.inodes:,} files "
-        f"and folders; every voxel is predicted {_redundancy(plan):.2f} times over (block borders)",
+        f"and folders{_said_of_prediction(plan)}",
         highlight=False,
     )
 
@@ -136,9 +139,17 @@ def to_run(survey: Outcome | None, task: str) -> int:
     return len(found.ready) + len(found.waiting)
 
 
-def _redundancy(plan: Plan) -> float:
-    predict = plan.stage(Predict)
-    return predict.redundancy()
+def _redundancy(plan: Plan) -> float | None:
+    """How often a voxel is predicted; nothing if no network is run."""
+    predict = plan.find(Predict)
+    return predict.redundancy() if predict else None
+
+
+def _said_of_prediction(plan: Plan) -> str:
+    redundancy = _redundancy(plan)
+    if redundancy is None:
+        return "; affinities are given, no network is run"
+    return f"; every voxel is predicted {redundancy:.2f} times over (block borders)"
 
 
 def _size(extent: tuple[int, ...]) -> str:

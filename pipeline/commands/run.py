@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline.commands.execute import execute
-from pipeline.config import RunConfig, load
+from pipeline.commands.given import GivenAffinities, GivenTruth, with_volumes
+from pipeline.config import load
 from pipeline.errors import ConfigError
 
 
@@ -20,6 +21,8 @@ def run(
     input: Annotated[
         str | None, Parameter(help="image to use instead of the config's, FILE or FILE.h5:dataset")
     ] = None,
+    affinities: GivenAffinities = None,
+    truth: GivenTruth = None,
     update: Annotated[bool, Parameter(help="the config has changed: re-run exactly the blocks it affects")] = False,
     accept_holes: Annotated[
         bool, Parameter(help="mask the blocks that failed, and finish; the report says so")
@@ -30,10 +33,12 @@ def run(
     quiet: Annotated[bool, Parameter(help="no progress")] = False,
 ) -> int:
     """Segment a volume, or go on with a run. Nothing is done twice: what has a valid receipt stays."""
-    if config is None and input is not None:
-        raise ConfigError("--input needs a config", way_out="name the config whose image it replaces")
+    volumes = {"--input": input, "--affinities": affinities, "--truth": truth}
+    if config is None and any(volumes.values()):
+        named = " and ".join(flag for flag, value in volumes.items() if value)
+        raise ConfigError(f"{named} needs a config", way_out="name the config whose volume it replaces")
     root = out or _default_root(config)
-    parsed = None if config is None else _with_input(load(config), input)
+    parsed = None if config is None else with_volumes(load(config), image=input, affinities=affinities, truth=truth)
     overrides = {"workers": workers, "executor": executor}
     return execute(
         root, parsed, overrides, update=update, retry=False, accept_holes=accept_holes, as_json=json, quiet=quiet
@@ -48,10 +53,3 @@ def _default_root(config: Path | None) -> Path:
             f"{config} is a folder, not a config", way_out=f"to go on with the run in it: neurotile run --out {config}"
         )
     return Path("runs") / config.stem
-
-
-def _with_input(config: RunConfig, image: str | None) -> RunConfig:
-    if image is None:
-        return config
-    source = config.input.model_copy(update={"image": str(Path(image).absolute()), "synthetic": None})
-    return config.model_copy(update={"input": source})

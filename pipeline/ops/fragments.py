@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Pieces:
     slabs: Mapping[str, faces.Slab]  # low: only where an identity edge crosses that face; high: all labels
 
 
-def watershed(codes_CZYX: NDArray[np.uint8], block: Box, roi: Box, *, codes: tuple[int, int], internal: int) -> Pieces:
+def watershed(codes_CZYX: NDArray[Any], block: Box, roi: Box, *, codes: tuple[int, int], internal: int) -> Pieces:
     """The pieces of a block, from the codes of the block grown by HALO and clipped to the region of interest.
 
     `codes` is (low code, high code); `internal` holds the bits of the faces that are not the region's own border.
@@ -74,7 +75,7 @@ def watershed(codes_CZYX: NDArray[np.uint8], block: Box, roi: Box, *, codes: tup
 
 
 def _identity_on_low_face(
-    edges_CZYX: NDArray[np.uint8],
+    edges_CZYX: NDArray[Any],
     best_ZYX: NDArray[np.uint8],
     inner: tuple[slice, slice, slice],
     axis: int,
@@ -91,7 +92,7 @@ def _identity_on_low_face(
 
 
 @compiled
-def _best_edges(edges_CZYX: NDArray[np.uint8], low_code: int) -> NDArray[np.uint8]:
+def _best_edges(edges_CZYX: NDArray[Any], low_code: int) -> NDArray[np.uint8]:
     """The best edge of every voxel; right wherever all six edges of a voxel are in the array."""
     _, depth, height, width = edges_CZYX.shape
     best_ZYX = np.empty((depth, height, width), np.uint8)
@@ -130,7 +131,7 @@ def _join(parent: NDArray[np.int32], root: int, other: int) -> int:
 
 @compiled
 def _components(
-    edges_CZYX: NDArray[np.uint8],
+    edges_CZYX: NDArray[Any],
     best_ZYX: NDArray[np.uint8],
     offset: Index,
     shape: Index,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Contacts:
     """Edges between fragments, and the largest code of each."""
 
     edges: Edges
-    max_code: NDArray[np.uint8]
+    max_code: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Block(NamedTuple):
     """What the kernel reads. The labels have one more voxel on the low side of every axis."""
 
     padded_ZYX: U64
-    codes_CZYX: NDArray[np.uint8]
+    codes_CZYX: NDArray[Any]
     decoded: NDArray[np.int64]
     origin: Index
     layer_shape: Index
@@ -66,7 +66,7 @@ class _Block(NamedTuple):
 
 def contacts(
     labels_ZYX: U64,
-    codes_CZYX: NDArray[np.uint8],
+    codes_CZYX: NDArray[Any],
     before: Mapping[str, faces.Slab],
     *,
     code_table: NDArray[np.integer],
@@ -83,12 +83,12 @@ def contacts(
     inner, used = empty_rows(6), 0
     sections = {}
     for axis, side in enumerate(faces.LOW):
-        sections[side] = _contacts(*_add_edges(empty_rows(6), 0, block, axis, False))
+        sections[side] = _contacts(*_add_edges(empty_rows(6), 0, block, axis, False), codes_CZYX.dtype)
         inner, used = _add_edges(inner, used, block, axis, True)
-    return {"inner": _contacts(inner, used), **sections}
+    return {"inner": _contacts(inner, used, codes_CZYX.dtype), **sections}
 
 
-def _contacts(table: PairRows, used: int) -> Contacts:
+def _contacts(table: PairRows, used: int, code_dtype: np.dtype[Any]) -> Contacts:
     rows = table.rows[:used]
     rows = rows[np.lexsort((rows[:, B], rows[:, A]))]
     edges = Edges(
@@ -98,7 +98,7 @@ def _contacts(table: PairRows, used: int) -> Contacts:
         rows[:, COUNT].astype(np.int64),
         rows[:, TIE].copy(),
     )
-    return Contacts(edges, rows[:, MAX].astype(np.uint8))
+    return Contacts(edges, rows[:, MAX].astype(code_dtype))
 
 
 def nodes(labels_ZYX: U64, internal: int) -> Nodes:

@@ -7,7 +7,8 @@ has a code >= high code always joins. Code 0 also stands for "no such edge", so 
   high code = the smallest code that decodes to at least the high share (256, which no code reaches, if none does).
 * Percentile: shares of the histogram of all valid edges of the volume. Both codes are the inverted distribution
   function: the smallest code with at least that share of all edges at or below it. The comparison is exact: counts
-  are integers and a share is the decimal number that its float prints as.
+  are integers and a share is the decimal number that its float prints as. The histogram has 256 bins; a bin of 16-bit
+  codes holds 256 of them, and the thresholds are its last (low) and its first code (high).
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ def absolute_codes(code_table: NDArray[np.integer], low: float, high: float) -> 
     return max(low_code, 0), max(high_code, 1)
 
 
-def percentile_codes(histogram: NDArray[np.integer], low: float, high: float) -> tuple[int, int]:
+def percentile_codes(histogram: NDArray[np.integer], low: float, high: float, *, codes: int = 256) -> tuple[int, int]:
     """Low and high code for shares of all valid edges."""
     cumulative = np.cumsum(np.asarray(histogram, dtype=np.int64))
     total = int(cumulative[-1])
-    low_code, high_code = (_inverted(cumulative, Fraction(repr(float(share))) * total) for share in (low, high))
-    return low_code, max(high_code, 1)
+    low_bin, high_bin = (_inverted(cumulative, Fraction(repr(float(share))) * total) for share in (low, high))
+    per_bin = codes // cumulative.size
+    return (low_bin + 1) * per_bin - 1, max(high_bin * per_bin, 1)
 
 
 def _inverted(cumulative: NDArray[np.int64], wanted: Fraction) -> int:

@@ -1,9 +1,11 @@
-"""Which part of the layer is kept at its voxel size: the region of interest, and what the networks see around it."""
+"""Which part of the layer is kept at its voxel size: the region of interest, and what is looked at around it."""
 
 from __future__ import annotations
 
 from pipeline.errors import WrongVoxelSize
 from pipeline.geometry import Box, Index, VoxelSize
+from pipeline.ops.affinities import reading
+from pipeline.ops.noisy_affinities import Recipe, recipe
 from pipeline.stages.stage import Site
 
 
@@ -21,11 +23,30 @@ def source_factor(site: Site) -> Index:
 
 
 def halo(site: Site) -> Index:
-    """How far around the region the image is kept: the longest patch of any network of the run."""
+    """How far around the region image and truth are kept: what networks see, or generated affinities depend on."""
+    recipe = label_recipe(site)
+    if recipe is not None:
+        before, after = recipe.halo
+        return _index([max(pair) for pair in zip(before, after, strict=True)])
     networks = [site.facts.get("weights") or {}, *site.facts.get("override_weights", ())]
     patches = [_index(network["patch"]) for network in networks if network.get("patch")]
     z, y, x = (max((patch[axis] for patch in patches), default=0) for axis in range(3))
     return (z, y, x)
+
+
+def label_recipe(site: Site) -> Recipe | None:
+    """How the run's affinities are made from labels, if they are."""
+    settings = site.config.affinities
+    if settings is None or settings.from_labels is None:
+        return None
+    own = settings.from_labels
+    return recipe(
+        reading(settings.offsets).offsets,
+        seed=own.seed,
+        noise=own.noise,
+        smooth_vx=own.smooth_vx,
+        voxel_pm=site.layer.voxel_size.pm,
+    )
 
 
 def context_box(site: Site) -> Box:

@@ -46,7 +46,7 @@ class _Settle:
     def compute(self) -> Tables:
         low, high = self.settings.low, self.settings.high
         if self.settings.thresholds == "percentile":
-            codes = percentile_codes(self.histogram, low, high)
+            codes = percentile_codes(self.histogram, low, high, codes=self.code_table.size)
         else:
             codes = absolute_codes(self.code_table, low, high)
         columns = {name: np.array([code], np.int64) for name, code in zip(("low", "high"), codes, strict=True)}
@@ -57,7 +57,7 @@ class _Settle:
 class _Cut:
     """A block of codes, with its halo."""
 
-    codes_CZYX: NDArray[np.uint8]
+    codes_CZYX: NDArray[Any]
     block: Box
     roi: Box
     codes: tuple[int, int]

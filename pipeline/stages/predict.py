@@ -65,6 +65,11 @@ class Predict(CodeSource[Inputs, Outputs]):
         return Networks(self.site)
 
     # ---- what it is --------------------------------------------------------------------------------------------
+    @property
+    def active(self) -> bool:
+        """Whether no affinities are given."""
+        return self.site.config.affinities is None
+
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         """The resampled image."""
         return (self._resample,)
@@ -91,7 +96,7 @@ class Predict(CodeSource[Inputs, Outputs]):
 
     def passes(self) -> tuple[Pass, ...]:
         """One sweep; its grid is its own, later stages have another."""
-        return (Pass(BLOCKS, self._grid),)
+        return (Pass(BLOCKS, self._grid),) if self.active else ()
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """The resampled blocks that any patch of the block shows."""

@@ -50,8 +50,8 @@ class Pyramid(Stage[Inputs, NDArray[Any]]):
 
     # ---- what it is --------------------------------------------------------------------------------------------
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
-        """Relabel and resample."""
-        return (self._relabel, self._resample)
+        """Relabel, and resample if there is an image."""
+        return (self._relabel, self._resample) if IMAGE in self._kinds else (self._relabel,)
 
     def content(self) -> dict[str, Any]:
         """How many levels, and which region the finest segmentation covers."""
@@ -60,7 +60,9 @@ class Pyramid(Stage[Inputs, NDArray[Any]]):
 
     def passes(self) -> tuple[Pass, ...]:
         """One a level, of the segmentation and of the image."""
-        return tuple(Pass(f"{kind}{number}", self._grid(kind, number)) for kind in KINDS for number in self._numbers)
+        return tuple(
+            Pass(f"{kind}{number}", self._grid(kind, number)) for kind in self._kinds for number in self._numbers
+        )
 
     def needs(self, sweep: str, index: Index) -> list[BlockRef]:
         """The finer blocks that it reads: those that are not masked."""
@@ -80,7 +82,7 @@ class Pyramid(Stage[Inputs, NDArray[Any]]):
     def prepare(self) -> None:
         """Create the arrays of all levels."""
         blocks = self.site.config.blocks
-        for kind in KINDS:
+        for kind in self._kinds:
             for number in self._numbers:
                 box = self._box(kind, number)
                 spec = ArraySpec(
@@ -129,12 +131,12 @@ class Pyramid(Stage[Inputs, NDArray[Any]]):
 
     def products(self) -> dict[str, Path]:
         """Finish the multiscale groups and say where they lie. Idempotent."""
-        for kind in KINDS:
+        for kind in self._kinds:
             group, found = self._group(kind), self.datasets(kind)
             listed = [(str(number), size, offset) for number, (_, size, offset) in enumerate(found)]
             write_multiscale(group, listed, name=kind, axes=("z", "y", "x"))
             link_atomically(group / "0", found[0][0])
-        return {f"{kind}.zarr": self._group(kind) for kind in KINDS}
+        return {f"{kind}.zarr": self._group(kind) for kind in self._kinds}
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:
@@ -146,12 +148,12 @@ class Pyramid(Stage[Inputs, NDArray[Any]]):
     def stored_bytes(self) -> int:
         """Eight bytes a label, one a grey value."""
         sizes = {kind: np.dtype(dtype).itemsize for kind, dtype in DTYPES.items()}
-        return sum(sizes[kind] * self._box(kind, number).voxels for kind in KINDS for number in self._numbers)
+        return sum(sizes[kind] * self._box(kind, number).voxels for kind in self._kinds for number in self._numbers)
 
     def inodes(self) -> int:
         """A shard a block, the folders of every level, the groups."""
         grids = [p.grid for p in self.passes()]
-        return 1 + 3 * len(KINDS) + sum(g.count + g.shape[0] * (1 + g.shape[1]) + 3 for g in grids)
+        return 1 + 3 * len(self._kinds) + sum(g.count + g.shape[0] * (1 + g.shape[1]) + 3 for g in grids)
 
     # ---- levels and blocks -------------------------------------------------------------------------------------
     @cached_property
@@ -161,6 +163,11 @@ class Pyramid(Stage[Inputs, NDArray[Any]]):
     @cached_property
     def _resample(self) -> Resample:
         return self.site.find(Resample)
+
+    @cached_property
+    def _kinds(self) -> tuple[str, ...]:
+        """What there is to make coarser copies of."""
+        return KINDS if self._resample.active else (SEGMENTATION,)
 
     @cached_property
     def _levels(self) -> tuple[Level, ...]:

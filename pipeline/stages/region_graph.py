@@ -32,7 +32,7 @@ class _Block:
     """A block's fragments and codes, and the fragments across its low faces."""
 
     labels_ZYX: NDArray[np.uint64]
-    codes_CZYX: NDArray[np.uint8]
+    codes_CZYX: NDArray[Any]
     before: Mapping[str, faces.Slab]
     code_table: NDArray[np.integer]
     place: Place

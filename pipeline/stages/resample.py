@@ -1,5 +1,6 @@
 """Resample: the image at the layer's voxel size (ops/resample.py), in a volume of the run's own.
 
+Beside affinities made elsewhere the image is optional, and only shown.
 With a factor of 1 it is a copy, so that whatever comes after reads checked bytes. It covers the region of interest and
 what the networks see around it; its blocks are anchored at the corner of that box.
 """
@@ -43,6 +44,11 @@ class Resample(Stage[Inputs, NDArray[np.uint8]]):
     name = "resample"
 
     # ---- what it is --------------------------------------------------------------------------------------------
+    @property
+    def active(self) -> bool:
+        """Whether there is an image that is looked at."""
+        return self.site.config.affinities is None or self.site.config.input.image is not None
+
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         """The generator, if the volume is a generated one."""
         return (self._synthesize,) if self._synthesize.active else ()
@@ -58,8 +64,8 @@ class Resample(Stage[Inputs, NDArray[np.uint8]]):
         }
 
     def passes(self) -> tuple[Pass, ...]:
-        """One sweep."""
-        return (Pass(BLOCKS, self._grid),)
+        """One sweep, if there is an image."""
+        return (Pass(BLOCKS, self._grid),) if self.active else ()
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """The generated blocks below; nothing if the image is a file."""

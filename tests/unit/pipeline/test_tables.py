@@ -45,7 +45,7 @@ def test_nothing_at_all_is_a_table_too(tmp_path):
     assert read_tables(tmp_path / "a") == {"edges": {}}
 
 
-columns = st.sampled_from(["u1", "i4", "u4", "i8", "u8", "f8"]).flatmap(
+columns = st.sampled_from(["u1", "u2", "i4", "u4", "i8", "u8", "f8"]).flatmap(
     lambda dtype: hnp.arrays(dtype, st.integers(0, 30), elements={"allow_nan": False} if dtype == "f8" else None)
 )
 
