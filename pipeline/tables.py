@@ -30,7 +30,7 @@ Table = Mapping[str, Array]  # columns of equal length
 
 SCHEMA = 1
 MAX_FILE_BYTES = 16 << 30  # a container of a block is far smaller; what is larger is not ours
-DTYPES = frozenset({"u1", "i4", "i8", "u4", "u8", "f8"})
+DTYPES = frozenset({"u1", "u2", "i4", "i8", "u4", "u8", "f8"})
 
 _KEY = b"neurotile"
 _AGAIN = "`neurotile verify RUN` lists what else is damaged, then `neurotile run --out RUN` makes it again"
