@@ -173,10 +173,17 @@ class Waterz(Tiles):
     threshold: Share = 0.5  # it merges above this mean affinity; what is left are the fragments
 
 
-class Agglomerate(Section):
-    """Mean-affinity agglomeration."""
+class RegionGraph(Section):
+    """Pairs of fragments that touch."""
 
-    score: Literal["mean"] = "mean"
+    histograms: bool = False  # keep every pair's histogram of affinities; a quantile score does so by itself
+
+
+class Agglomerate(Section):
+    """Agglomeration by a score of contacts; floor and thresholds are shares of the affinity range for all of them."""
+
+    score: Literal["mean", "max", "quantile"] = "mean"
+    quantile: int = Field(50, ge=1, le=99)  # percent; for the score of that name
     floor: Share = 0.1  # where agglomeration stops and the stored merge tree begins
 
 
@@ -241,6 +248,7 @@ class RunConfig(Section):
     fragments: Fragments = Fragments()
     seeded: Seeded = Seeded()
     waterz: Waterz = Waterz()
+    region_graph: RegionGraph = RegionGraph()
     agglomerate: Agglomerate = Agglomerate()
     relabel: Relabel = Relabel()
     pyramid: Pyramid = Pyramid()

@@ -1,18 +1,20 @@
-"""Mean-affinity agglomeration over the hierarchy of blocks: the merge tree of the one-chunk greedy run, exactly.
+"""Agglomeration over the hierarchy of blocks: the merge tree of the one-chunk greedy run, exactly.
 
-Greedy: while the best edge by (mean affinity descending, tie ascending) has a mean above the floor, merge its ends;
-parallel edges become one: sums and counts add, the tie is the larger one. Adding edges can only make a key worse
-(mean affinity is reducible), so a pair whose edges are all known and which is the best of both its ends can be merged
-before the rest of the volume is looked at. One chunk does, from its children:
+Greedy: while the best edge by (score descending, tie ascending) has a score above the floor, merge its ends; parallel
+edges become one: their statistics add, the tie is the larger one. Adding edges can only make a key worse (the scores
+of ops/scores.py are reducible), so a pair whose edges are all known and which is the best of both its ends can be
+merged before the rest of the volume is looked at. One chunk does, from its children:
 
 1. Nodes: the children's nodes; equal names are one node. A node is frozen if it reaches an internal face of this
-   chunk: it may have neighbours that this chunk does not know.
+   chunk: it may have neighbours that this chunk does not know. Fragments need not be connected: one whose voxels lie
+   apart may have neighbours elsewhere though nothing of it reaches a face. Such a fragment brings a level `until`,
+   the lowest at which one chunk holds all of it and the voxels around it; below that level it is frozen, too.
 2. Edges: those the children left, and those across the faces between children; parallel ones are combined.
 3. Greedy (ops/greedy.py), in which an edge to a frozen node freezes its other end too.
 4. Frozen nodes go to the parent, with all edges between two of them, whatever their score: their statistics are
    still incomplete. An edge of a cluster that is not frozen has, for ever, a score at or below the floor: dropped.
 
-A node that reaches a face never merges below the level at which the face becomes inner, so faces need no renaming. A
+A node that is frozen from the start never merges below the level at which it is complete, so faces need no renaming. A
 cluster is called after its smallest fragment. `merges` of all levels together are the merge tree, and it is the same
 set of rows for every grid: at the moment of a merge both clusters are those of the one-chunk run.
 """
@@ -30,20 +32,26 @@ from pipeline.ops import faces
 from pipeline.ops.edges import Edges, combine
 from pipeline.ops.greedy import Clusters, Graph, greedy
 from pipeline.ops.relabel import index_of
+from pipeline.ops.scores import Score, edges_of, statistics_of
 from workers.errors import Poison
 
 U64 = NDArray[np.uint64]
+MEAN_SCORE = Score()
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a chunk hands to its parent: nodes (ascending), edges between them, edges across its three low faces."""
+    """What a chunk hands to its parent: nodes (ascending), edges between them, edges across its three low faces.
+
+    `until` is the level from which on a node is complete unless it reaches a face; none: 0 for all.
+    """
 
     box: Box
     name: U64
     mask: NDArray[np.uint8]
     edges: Edges
     low: tuple[Edges, Edges, Edges]
+    until: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,48 +76,62 @@ def gather(children: Sequence[Part], box: Box) -> Part:
     """One graph from the children's: steps 1 and 2."""
     names = np.concatenate([np.empty(0, np.uint64), *(child.name for child in children)])
     name, place = np.unique(names, return_inverse=True)
-    mask = np.zeros(name.size, np.uint8)
-    bits = [child.mask & np.uint8(faces.outer_bits(child.box, box)) for child in children]
-    np.bitwise_or.at(mask, place, np.concatenate([np.empty(0, np.uint8), *bits]))
+    mask, until = np.zeros(name.size, np.uint8), np.zeros(name.size, np.uint8)
+    rows = 0
+    for child in children:
+        here = place[rows : rows + child.name.size]  # a child's names differ
+        rows += here.size
+        mask[here] |= child.mask & np.uint8(faces.outer_bits(child.box, box))
+        if child.until is not None:
+            until[here] = np.maximum(until[here], child.until)
     inner = [child.edges for child in children]
     outer: tuple[list[Edges], list[Edges], list[Edges]] = ([], [], [])
     for child in children:
         for axis, crossing in enumerate(child.low):
             (inner if child.box.begin[axis] > box.begin[axis] else outer[axis]).append(crossing)
     low = (combine(outer[0]), combine(outer[1]), combine(outer[2]))
-    return Part(box, name, mask, combine(inner), low)
+    return Part(box, name, mask, combine(inner), low, until)
 
 
-def agglomerate(children: Sequence[Part], box: Box, *, floor: float) -> Agglomerated:
-    """One step up. The floor is a mean of decoded affinities."""
+def agglomerate(
+    children: Sequence[Part], box: Box, *, floor: float, score: Score = MEAN_SCORE, level: int = 0
+) -> Agglomerated:
+    """One step up, to a chunk of a level. The floor is a score: between decoded affinities 0 and 65535."""
     part = gather(children, box)
-    edges = part.edges
-    ends = [index_of(part.name, end, what="an edge").astype(np.int32) for end in (edges.a, edges.b)]
-    dead = np.zeros(edges.size, np.uint8)
-    graph = Graph(ends[0], ends[1], edges.total.copy(), edges.count.copy(), edges.tie.copy(), dead)
+    ends = [index_of(part.name, end, what="an edge").astype(np.int32) for end in (part.edges.a, part.edges.b)]
+    order = np.argsort(part.edges.tie)
+    rank = np.empty(order.size, np.int32)
+    rank[order] = np.arange(order.size, dtype=np.int32)
+    graph = Graph(ends[0], ends[1], statistics_of(part.edges, score), rank, np.zeros(rank.size, np.uint8))
     parent = np.arange(part.name.size, dtype=np.int32)
-    clusters = Clusters(parent, parent.copy(), (part.mask != 0).astype(np.uint8))
+    frozen = part.mask != 0
+    until = part.until
+    if until is not None:
+        frozen |= until > level
+    clusters = Clusters(parent, parent.copy(), frozen.astype(np.uint8))
     merges, violations = greedy(clusters, graph, floor)
     if violations:
         raise Poison(
-            f"{violations} edges got a better mean by adding a worse one: their sums have left the exact range",
+            f"{violations} edges got a better {score.name} by adding a worse one: their sums have left the exact range",
             where=f"agglomeration of {box}",
             way_out="run `neurotile verify`: a count or a sum in the region graph cannot be right",
         )
     tree = Tree(part.name[merges.a], part.name[merges.b], merges.score)
     root = parent == np.arange(parent.size, dtype=np.int32)
     stays = root & (clusters.frozen != 0)
-    left = _left(part.name[clusters.smallest], graph, clusters.frozen)
-    name, mask = part.name[clusters.smallest[stays]], part.mask[stays]
-    order = np.argsort(name)
-    upward = Part(box, name[order], mask[order], left, part.low)
+    left = _left(part.name[clusters.smallest], graph, part.edges.tie[order], clusters.frozen)
+    name = part.name[clusters.smallest[stays]]
+    place = np.argsort(name)
+    later = None if until is None else until[stays][place]
+    upward = Part(box, name[place], part.mask[stays][place], left, part.low, later)
     return Agglomerated(upward, tree, closed=int(root.sum() - stays.sum()))
 
 
-def _left(name: U64, graph: Graph, frozen: NDArray[np.uint8]) -> Edges:
+def _left(name: U64, graph: Graph, ties: U64, frozen: NDArray[np.uint8]) -> Edges:
     """The live edges between two frozen clusters, under the clusters' names."""
     rows = np.flatnonzero((graph.dead == 0) & (frozen[graph.end_a] != 0) & (frozen[graph.end_b] != 0))
     first, second = name[graph.end_a[rows]], name[graph.end_b[rows]]
     a, b = np.minimum(first, second), np.maximum(first, second)
     order = np.lexsort((b, a))
-    return Edges(a, b, graph.total[rows], graph.terms[rows], graph.tie[rows]).take(order)
+    rows = rows[order]
+    return edges_of(a[order], b[order], ties[graph.tie[rows]], graph.statistics, rows)

@@ -1,9 +1,10 @@
 """The region graph of one block: its fragments, and the affinity statistics of every pair of fragments that touch.
 
 1. Nodes are the fragments with a voxel in the block: their volume inside it and the internal faces they reach.
-2. Every voxel edge stored in the block whose two ends lie in different fragments adds its decoded affinity to the
-   row of that pair, whatever its code: edges at or below the watershed's low threshold count too. Edges to the
-   background do not.
+2. Every voxel edge of the three nearest channels that is stored in the block and has its two ends in different
+   fragments adds its affinity, an integer of 0 .. 65535, to the row of that pair, whatever its code: edges at or
+   below the watershed's low threshold count too. Edges to the background do not. Rows have the sum, the count, the
+   largest affinity, the tie and, on request, the histogram.
 3. Edges inside the block go to the section `inner`; edges across a low face go to a section of that face. The block
    at whose level both sides are in one chunk takes them from there, so every voxel edge is counted exactly once.
 4. An edge is stored at its end with the larger index, so a block needs its own codes, its own labels and the labels on
@@ -23,19 +24,14 @@ from pipeline.geometry import Index
 from pipeline.ops import faces
 from pipeline.ops.compiled import compiled
 from pipeline.ops.edges import CHANNEL_SHIFT, Edges
+from pipeline.ops.histograms import Histograms, add_up
 from pipeline.ops.pair_rows import PairRows, empty_rows, find_slot, grown
+from pipeline.ops.thresholds import FULL_SCALE
 
 U64 = NDArray[np.uint64]
 A, B, SUM, COUNT, TIE, MAX = range(6)
 NAME, _ZERO, VOLUME, MASK = range(4)
-
-
-@dataclass(frozen=True)
-class Contacts:
-    """Edges between fragments, and the largest code of each."""
-
-    edges: Edges
-    max_code: NDArray[Any]
+SPAN = 16  # voxels that are compared at once
 
 
 @dataclass(frozen=True)
@@ -54,10 +50,18 @@ class Place(NamedTuple):
     layer_shape: Index
 
 
-class _Block(NamedTuple):
-    """What the kernel reads. The labels have one more voxel on the low side of every axis."""
+class _Found(NamedTuple):
+    """Rows of pairs, and of (row of a pair, bin) if histograms are wanted; how many rows of each are used."""
 
-    padded_ZYX: U64
+    pairs: PairRows
+    used: int
+    bins: PairRows
+    bins_used: int
+
+
+class _Codes(NamedTuple):
+    """Affinities, and what integers their codes stand for; an empty table for affinities of 0 to 1."""
+
     codes_CZYX: NDArray[Any]
     decoded: NDArray[np.int64]
     origin: Index
@@ -69,36 +73,50 @@ def contacts(
     codes_CZYX: NDArray[Any],
     before: Mapping[str, faces.Slab],
     *,
-    code_table: NDArray[np.integer],
+    code_table: NDArray[np.integer] | None,
     place: Place,
-) -> dict[str, Contacts]:
-    """The sections `inner`, `low_z`, `low_y`, `low_x`; `before` has the neighbours' labels across each low face."""
-    padded_ZYX = np.zeros([extent + 1 for extent in labels_ZYX.shape], np.uint64)
-    padded_ZYX[1:, 1:, 1:] = labels_ZYX
-    for side, labels in before.items():
-        where: list[slice | int] = [slice(1, None)] * 3
-        where[faces.LOW.index(side)] = 0
-        padded_ZYX[tuple(where)] = labels
-    block = _Block(padded_ZYX, codes_CZYX, np.ascontiguousarray(code_table, dtype=np.int64), *place)
-    inner, used = empty_rows(6), 0
-    sections = {}
+    histograms: bool = False,
+) -> dict[str, Edges]:
+    """The sections `inner`, `low_z`, `low_y`, `low_x`; `before` has the neighbours' labels across each low face.
+
+    Codes are uint8 or uint16, or float32 affinities of 0 to 1 without a table.
+    """
+    decoded = np.empty(0, np.int64) if code_table is None else np.ascontiguousarray(code_table, dtype=np.int64)
+    codes = _Codes(codes_CZYX, decoded, *place)
+    sections = {"inner": _edges(_add_inner(_nothing(), labels_ZYX, codes, histograms), histograms)}
     for axis, side in enumerate(faces.LOW):
-        sections[side] = _contacts(*_add_edges(empty_rows(6), 0, block, axis, False), codes_CZYX.dtype)
-        inner, used = _add_edges(inner, used, block, axis, True)
-    return {"inner": _contacts(inner, used, codes_CZYX.dtype), **sections}
+        found = _nothing()
+        if side in before:
+            values = np.ascontiguousarray(np.take(codes_CZYX[axis], 0, axis=axis))
+            face = (faces.slab(labels_ZYX, side), np.ascontiguousarray(before[side]), values)
+            found = _add_face(found, face, codes, axis, histograms)
+        sections[side] = _edges(found, histograms)
+    return sections
 
 
-def _contacts(table: PairRows, used: int, code_dtype: np.dtype[Any]) -> Contacts:
-    rows = table.rows[:used]
-    rows = rows[np.lexsort((rows[:, B], rows[:, A]))]
-    edges = Edges(
+def _nothing() -> _Found:
+    return _Found(empty_rows(6), 0, empty_rows(3), 0)
+
+
+def _edges(found: _Found, histograms: bool) -> Edges:
+    rows = found.pairs.rows[: found.used]
+    order = np.lexsort((rows[:, B], rows[:, A]))
+    rows = rows[order]
+    bins = None
+    if histograms:
+        place = np.empty(order.size, np.int64)
+        place[order] = np.arange(order.size)
+        items = found.bins.rows[: found.bins_used].astype(np.int64)
+        bins = add_up([(Histograms(items[:, 0], items[:, 1].astype(np.uint8), items[:, 2]), place)])
+    return Edges(
         rows[:, A].copy(),
         rows[:, B].copy(),
         rows[:, SUM].astype(np.int64),
         rows[:, COUNT].astype(np.int64),
         rows[:, TIE].copy(),
+        rows[:, MAX].astype(np.uint16),
+        bins,
     )
-    return Contacts(edges, rows[:, MAX].astype(code_dtype))
 
 
 def nodes(labels_ZYX: U64, internal: int) -> Nodes:
@@ -109,42 +127,111 @@ def nodes(labels_ZYX: U64, internal: int) -> Nodes:
     return Nodes(rows[:, NAME].copy(), rows[:, VOLUME].astype(np.int64), rows[:, MASK].astype(np.uint8))
 
 
+def lasting(name: U64, fragment: U64, until: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Of every node, the level from which on it is complete: the largest that its pieces state."""
+    found = np.zeros(name.size, np.uint8)
+    known = np.isin(fragment, name)
+    np.maximum.at(found, np.searchsorted(name, fragment[known]), until[known].astype(np.uint8))
+    return found
+
+
 @compiled
-def _add_edges(table: PairRows, used: int, block: _Block, axis: int, inside: bool) -> tuple[PairRows, int]:
-    """Add the edges of one channel: those inside the block, or those across its low face."""
-    _, depth, height, width = block.codes_CZYX.shape
-    dz, dy, dx = np.int64(axis == 0), np.int64(axis == 1), np.int64(axis == 2)
+def _add_inner(found: _Found, labels_ZYX: U64, codes: _Codes, histograms: bool) -> _Found:
+    """Add the edges between voxels of the block: all three channels in one pass."""
+    depth, height, _ = labels_ZYX.shape
+    for z in range(depth):
+        for y in range(height):
+            own = labels_ZYX[z, y]
+            line = (codes.origin[0] + z) * codes.layer_shape[1] + codes.origin[1] + y
+            line = line * codes.layer_shape[2] + codes.origin[2]
+            for channel in range(3):
+                values, tie = codes.codes_CZYX[channel, z, y], channel << CHANNEL_SHIFT | line
+                if channel == 0 and z > 0:
+                    found = _add_line(found, (own, labels_ZYX[z - 1, y], values), codes.decoded, tie, 1, histograms)
+                elif channel == 1 and y > 0:
+                    found = _add_line(found, (own, labels_ZYX[z, y - 1], values), codes.decoded, tie, 1, histograms)
+                elif channel == 2:
+                    pair = (own[1:], own[:-1], values[1:])
+                    found = _add_line(found, pair, codes.decoded, tie + 1, 1, histograms)
+    return found
+
+
+@compiled
+def _add_face(found: _Found, face: tuple[U64, U64, Any], codes: _Codes, axis: int, histograms: bool) -> _Found:
+    """Add the edges across the low face of an axis: labels on its two sides, affinities."""
+    own, other, values = face
+    _, height, width = codes.layer_shape
+    between = width if axis == 0 else height * width  # lines of the face
+    step = width if axis == 2 else 1
+    tie = (codes.origin[0] * height + codes.origin[1]) * width + codes.origin[2]
+    for i in range(own.shape[0]):
+        line = axis << CHANNEL_SHIFT | (tie + i * between)
+        found = _add_line(found, (own[i], other[i], values[i]), codes.decoded, line, step, histograms)
+    return found
+
+
+@compiled
+def _add_line(
+    found: _Found, line: tuple[U64, U64, Any], decoded: NDArray[np.int64], tie: int, step: int, histograms: bool
+) -> _Found:
+    """Add the edges between two lines of voxels; the first has a tie, the next ones `step` more each."""
+    own, other, values = line
+    pairs, used, bins, bins_used = found
     last_a, last_b, row = np.uint64(0), np.uint64(0), 0
-    for z in range(dz if inside else 0, depth if inside or axis != 0 else 1):
-        for y in range(dy if inside else 0, height if inside or axis != 1 else 1):
-            line = (block.origin[0] + z) * block.layer_shape[1] + block.origin[1] + y
-            line = line * block.layer_shape[2] + block.origin[2]
-            for x in range(dx if inside else 0, width if inside or axis != 2 else 1):
-                a, b = block.padded_ZYX[z + 1, y + 1, x + 1], block.padded_ZYX[z + 1 - dz, y + 1 - dy, x + 1 - dx]
-                if a == b or a == 0 or b == 0:
-                    continue
-                if a > b:
-                    a, b = b, a
-                if a != last_a or b != last_b:  # contacts come in runs
-                    last_a, last_b = a, b
-                    table = grown(table, used)
-                    slot = find_slot(table, a, b)
-                    if table.slots[slot] < 0:
-                        table.slots[slot] = used
-                        table.rows[used, 0], table.rows[used, 1] = a, b
-                        used += 1
-                    row = table.slots[slot]
-                _add_edge(table.rows, row, block, (axis, z, y, x), line + x)
-    return table, used
+    for begin in range(0, own.size, SPAN):
+        end = min(begin + SPAN, own.size)
+        if _equal(own[begin:end], other[begin:end]):
+            continue
+        for x in range(begin, end):
+            a, b = min(own[x], other[x]), max(own[x], other[x])
+            if a == b or a == 0:
+                continue
+            if a != last_a or b != last_b:  # contacts come in runs
+                last_a, last_b = a, b
+                pairs, used, row = _row_of(pairs, used, a, b)
+            affinity = _integer(values[x], decoded)
+            rows = pairs.rows
+            rows[row, SUM] += affinity
+            rows[row, COUNT] += np.uint64(1)
+            rows[row, TIE] = max(rows[row, TIE], np.uint64(tie + x * step))
+            rows[row, MAX] = max(rows[row, MAX], affinity)
+            if histograms:
+                bins, bins_used, item = _row_of(bins, bins_used, np.uint64(row), affinity >> np.uint64(8))
+                bins.rows[item, 2] += np.uint64(1)
+    return _Found(pairs, used, bins, bins_used)
 
 
 @compiled
-def _add_edge(rows: U64, row: int, block: _Block, at: tuple[int, int, int, int], line: int) -> None:
-    code = block.codes_CZYX[at]
-    rows[row, SUM] += np.uint64(block.decoded[code])
-    rows[row, COUNT] += np.uint64(1)
-    rows[row, TIE] = max(rows[row, TIE], np.uint64(at[0] << CHANNEL_SHIFT | line))
-    rows[row, MAX] = max(rows[row, MAX], np.uint64(code))
+def _equal(own: U64, other: U64) -> bool:
+    """Whether two short lines are the same; without a branch, so that it takes a few instructions."""
+    differ = np.uint64(0)
+    for x in range(own.size):
+        differ |= own[x] ^ other[x]
+    return bool(differ == 0)
+
+
+@compiled
+def _row_of(table: PairRows, used: int, a: np.uint64, b: np.uint64) -> tuple[PairRows, int, int]:
+    """The row of a key pair, made if need be."""
+    slot = find_slot(table, a, b)
+    if table.slots[slot] < 0:
+        if used == table.rows.shape[0]:
+            table = grown(table, used)
+            slot = find_slot(table, a, b)
+        table.slots[slot] = used
+        table.rows[used, 0], table.rows[used, 1] = a, b
+        used += 1
+    return table, used, int(table.slots[slot])
+
+
+@compiled
+def _integer(code: Any, decoded: NDArray[np.int64]) -> np.uint64:
+    """The affinity behind a code; a number of 0 to 1, not a number being 0, is rounded."""
+    if decoded.size:
+        return np.uint64(decoded[int(code)])
+    if code > 0:
+        return np.uint64(min(float(code), 1.0) * FULL_SCALE + 0.5)
+    return np.uint64(0)
 
 
 @compiled

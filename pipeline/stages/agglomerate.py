@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from pipeline.geometry import Box, Index
 from pipeline.ops import faces
 from pipeline.ops.agglomerate import Part, agglomerate
-from pipeline.ops.edges import Edges
+from pipeline.ops.edges import HISTOGRAMS, Edges
+from pipeline.ops.scores import Score
 from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
 from pipeline.tables import Table
 from workers.block import BlockRef
+from workers.errors import Poison
 
 EDGE_BYTES = 300  # an edge while chunks are gathered, combined and merged; measured: 150 to 200
+HISTOGRAM_BYTES = 400  # its histogram, at eight bins
 STORED_EDGE_BYTES = 40
 EDGES_PER_SURFACE_VOXEL = 0.5  # what a chunk hands up; measured: 0.28 with a fragment to 85 voxels
 
@@ -30,18 +35,21 @@ class _Chunk:
     children: tuple[Part, ...]
     box: Box
     floor: float
+    score: Score
+    level: int
 
     def compute(self) -> Tables:
-        found = agglomerate(self.children, self.box, floor=self.floor)
+        found = agglomerate(self.children, self.box, floor=self.floor, score=self.score, level=self.level)
         part, tree = found.part, found.tree
-        low = {side: edges.columns() for side, edges in zip(faces.LOW, part.low, strict=True)}
+        until = np.zeros(part.name.size, np.uint8) if part.until is None else part.until
         sections: dict[str, Table] = {
-            "nodes": {"name": part.name, "mask": part.mask},
-            "edges": part.edges.columns(),
-            **low,
+            "nodes": {"name": part.name, "mask": part.mask, "until": until},
             "merges": {"a": tree.a, "b": tree.b, "score": tree.score},
+            **part.edges.sections("edges"),
         }
-        left = {"nodes": part.name.size, "edges": part.edges.size}
+        for side, crossing in zip(faces.LOW, part.low, strict=True):
+            sections |= crossing.sections(side)
+        left = {"nodes": part.name.size, "edges": part.edges.size, "crossing": sum(e.size for e in part.low)}
         return Tables(sections, {"merges": tree.a.size, "closed": found.closed, **left})
 
 
@@ -62,7 +70,8 @@ class Agglomerate(TabularStage):
     def content(self) -> dict[str, Any]:
         """The score, and where the tree begins."""
         settings = self.site.config.agglomerate
-        return {"score": settings.score, "floor": settings.floor}
+        content = {"score": settings.score, "floor": settings.floor}
+        return {**content, "quantile": settings.quantile} if settings.score == "quantile" else content
 
     def passes(self) -> tuple[Pass, ...]:
         """One a level, up."""
@@ -81,20 +90,41 @@ class Agglomerate(TabularStage):
 
     def read(self, sweep: str, index: Index) -> _Chunk:
         """The graphs of the children; at level 0 the block's own."""
-        level = _level(sweep)
+        level, settings = _level(sweep), self.site.config.agglomerate
         if level == 0:
             parts = [self._part(self.graph, "blocks", "inner", index)]
         else:
+            self._refuse_beyond_limit(sweep, index)
             children = self.graph.fragments.children(level, index)
             parts = [self._part(self, f"up{level - 1}", "edges", child) for child in children]
-        return _Chunk(tuple(parts), self.box(sweep, index), self.site.config.agglomerate.floor * FULL_SCALE)
+        score = Score(settings.score, settings.quantile)
+        return _Chunk(tuple(parts), self.box(sweep, index), settings.floor * FULL_SCALE, score, level)
+
+    def _refuse_beyond_limit(self, sweep: str, index: Index) -> None:
+        """What the children hand up is known before it is read: it must fit into a worker."""
+        summaries = [self.site.summary(ref) for ref in self.needs(sweep, index)]
+        rows = sum(int(summary["edges"]) + int(summary["crossing"]) for summary in summaries)
+        limit_gb = self.site.config.workers.cpu.memory_gb
+        need_gb = rows * self._edge_bytes / 1e9
+        if need_gb > limit_gb:
+            raise Poison(
+                f"{rows:,} undecided edges meet in one chunk: {need_gb:.1f} GB, a worker has {limit_gb} GB",
+                where=f"{self.task(sweep)} {index}",
+                way_out="raise workers.cpu.memory_gb, raise agglomerate.floor, or make blocks.shape larger: "
+                "fewer fragments are then cut by faces",
+            )
+
+    @property
+    def _edge_bytes(self) -> int:
+        """Of an edge, with its histogram if the score is a quantile."""
+        return EDGE_BYTES + (HISTOGRAM_BYTES if self.site.config.agglomerate.score == "quantile" else 0)
 
     def memory_bytes(self, sweep: str) -> int:
         """By voxels at level 0; above, by the surface of the children."""
         box = self.box(sweep, (0, 0, 0))
         if _level(sweep) == 0:
-            return int(EDGE_BYTES * EDGES_PER_FRAGMENT * FRAGMENTS_PER_VOXEL * box.voxels)
-        return int(EDGE_BYTES * EDGES_PER_SURFACE_VOXEL * 2 * surface(box.shape))
+            return int(self._edge_bytes * EDGES_PER_FRAGMENT * FRAGMENTS_PER_VOXEL * box.voxels)
+        return int(self._edge_bytes * EDGES_PER_SURFACE_VOXEL * 2 * surface(box.shape))
 
     def stored_bytes(self) -> int:
         """What every chunk hands up, and the merge tree."""
@@ -102,11 +132,14 @@ class Agglomerate(TabularStage):
         return int(STORED_EDGE_BYTES * rows + 24 * FRAGMENTS_PER_VOXEL * self.site.layer.roi.voxels)
 
     def _part(self, stage: TabularStage, sweep: str, inner: str, index: Index) -> Part:
-        stored = stage.tables(sweep, index, "nodes", inner, *faces.LOW)
-        low_z, low_y, low_x = (Edges.of_columns(stored[side]) for side in faces.LOW)
+        settings = self.site.config.agglomerate
+        wanted = (inner, *faces.LOW)
+        also = [section + HISTOGRAMS for section in wanted] if settings.score == "quantile" else []
+        stored = stage.tables(sweep, index, "nodes", *wanted, *also)
         nodes = stored["nodes"]
-        box = stage.box(sweep, index)
-        return Part(box, nodes["name"], nodes["mask"], Edges.of_columns(stored[inner]), (low_z, low_y, low_x))
+        edges = [Edges.of_columns(stored[section], stored.get(section + HISTOGRAMS)) for section in wanted]
+        low = (edges[1], edges[2], edges[3])
+        return Part(stage.box(sweep, index), nodes["name"], nodes["mask"], edges[0], low, nodes.get("until"))
 
 
 def _level(sweep: str) -> int:

@@ -14,7 +14,7 @@ from pipeline.errors import CannotWork
 from pipeline.geometry import Index
 from pipeline.ops import faces
 from pipeline.ops.edges import CHANNEL_SHIFT
-from pipeline.ops.region_graph import Contacts, Place, contacts, nodes
+from pipeline.ops.region_graph import Place, contacts, lasting, nodes
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
@@ -37,20 +37,35 @@ class _Block:
     code_table: NDArray[np.integer]
     place: Place
     internal: int
+    histograms: bool
+    names: Mapping[str, NDArray[Any]]  # of pieces and fragments
 
     def compute(self) -> Tables:
         own = nodes(self.labels_ZYX, self.internal)
-        found = contacts(self.labels_ZYX, self.codes_CZYX, self.before, code_table=self.code_table, place=self.place)
-        sections: dict[str, Table] = {"nodes": {"name": own.name, "volume": own.volume, "mask": own.mask}}
-        sections |= {section: _columns(part) for section, part in found.items()}
-        summary = {"nodes": own.name.size, "edges": sum(part.edges.size for part in found.values())}
-        return Tables(sections, summary)
+        found = contacts(
+            self.labels_ZYX,
+            self.codes_CZYX,
+            self.before,
+            code_table=self.code_table,
+            place=self.place,
+            histograms=self.histograms,
+        )
+        columns: dict[str, NDArray[Any]] = {"name": own.name, "volume": own.volume, "mask": own.mask}
+        if "until" in self.names:
+            columns["until"] = lasting(own.name, self.names["fragment"], self.names["until"])
+        sections: dict[str, Table] = {"nodes": columns}
+        for section, part in found.items():
+            sections |= part.sections(section)
+        inner = found["inner"].size
+        crossing = sum(part.size for part in found.values()) - inner
+        return Tables(sections, {"nodes": own.name.size, "edges": inner + crossing, "crossing": crossing})
 
 
 class RegionGraph(TabularStage):
     """From fragments and codes to edges between fragments."""
 
     name = "region_graph"
+    schema = 2
 
     @cached_property
     def fragments(self) -> FragmentSource:
@@ -71,7 +86,14 @@ class RegionGraph(TabularStage):
         return {
             "code_table": [int(value) for value in self.codes.code_table],
             "layer_shape": list(self.site.layer.shape),
+            "histograms": self.histograms,
         }
+
+    @property
+    def histograms(self) -> bool:
+        """Whether every pair's histogram is kept: on request, or because the score needs it."""
+        config = self.site.config
+        return config.region_graph.histograms or config.agglomerate.score == "quantile"
 
     def passes(self) -> tuple[Pass, ...]:
         """One."""
@@ -111,6 +133,8 @@ class RegionGraph(TabularStage):
             self.codes.code_table,
             Place(box.begin, self.site.layer.shape),
             self.grids[0].internal_faces(index),
+            self.histograms,
+            self.fragments.tables(self.fragments.name_pass, index, "names")["names"],
         )
 
     def memory_bytes(self, sweep: str) -> int:
@@ -130,7 +154,3 @@ class RegionGraph(TabularStage):
             if index[axis]:
                 z, y, x = (i - (a == axis) for a, i in enumerate(index))
                 yield axis, (z, y, x)
-
-
-def _columns(part: Contacts) -> dict[str, NDArray[Any]]:
-    return {**part.edges.columns(), "max": part.max_code}

@@ -20,6 +20,7 @@ from pipeline.ops.fragments import watershed
 from pipeline.ops.greedy import Clusters, Graph, greedy
 from pipeline.ops.region_graph import Place, contacts, nodes
 from pipeline.ops.relabel import rename, segments
+from pipeline.ops.scores import Score, statistics_of
 
 Step = Callable[..., Agglomerated]
 Merges = list[tuple[float, int, int]]
@@ -67,8 +68,8 @@ def graph_of(case: Case, grid: Grid, index: tuple[int, int, int]) -> Part | None
     place = Place(box.begin, tuple(e + 3 for e in case.roi.end))
     found = contacts(case.labels[inside], codes, before, code_table=case.table, place=place)
     own = nodes(case.labels[inside], grid.internal_faces(index))
-    low = tuple(found[side].edges for side in faces.LOW)
-    return Part(box, own.name, own.mask, found["inner"].edges, low)
+    low = tuple(found[side] for side in faces.LOW)
+    return Part(box, own.name, own.mask, found["inner"], low)
 
 
 def hierarchical(case: Case, block: tuple[int, int, int], step: Step = agglomerate) -> Merges:
@@ -263,12 +264,12 @@ def test_control_without_frozen_nodes_is_caught(monkeypatch: pytest.MonkeyPatch)
 def test_an_edge_that_gets_better_is_noticed() -> None:
     """A sum that wraps around breaks reducibility; the kernel counts it instead of going on."""
     huge = np.array([9, -(2**63) + 5, -(2**63) + 4])
+    ties = np.arange(3, dtype=np.uint64)
     graph = Graph(
         np.array([0, 0, 1], np.int32),
         np.array([1, 2, 2], np.int32),
-        huge,
-        np.ones(3, np.int64),
-        np.arange(3, dtype=np.uint64),
+        statistics_of(Edges(ties, ties, huge, np.ones(3, np.int64), ties), Score()),
+        np.arange(3, dtype=np.int32),
         np.zeros(3, np.uint8),
     )
     nodes_ = np.arange(3, dtype=np.int32)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline.ops import greedy as op
+from pipeline.ops.edges import Edges
 from pipeline.ops.greedy import Clusters, Graph, greedy
+from pipeline.ops.scores import Score, Statistics, statistics_of
 
 
 def random_graph(rng: np.random.Generator, nodes: int, edges: int, hubs: int) -> tuple[np.ndarray, ...]:
@@ -18,6 +20,11 @@ def random_graph(rng: np.random.Generator, nodes: int, edges: int, hubs: int) ->
     count = rng.integers(1, 5, pairs.shape[1])
     total = (rng.integers(0, int(rng.choice([3, 30, 65536])), count.size) * count).astype(np.int64)
     return pairs[0], pairs[1], total, count, rng.permutation(count.size).astype(np.uint64)
+
+
+def sums(columns: tuple[np.ndarray, ...]) -> Statistics:
+    a, b, total, count, tie = columns
+    return statistics_of(Edges(a.astype(np.uint64), b.astype(np.uint64), total, count, tie), Score())
 
 
 def reference(
@@ -64,7 +71,7 @@ def test_merges_frozen_nodes_and_what_is_left(seed: int) -> None:
     floor = float(rng.choice([0, np.mean(columns[2] / columns[3])]))
     expected, left, cold = reference(columns, frozen, floor)
     ends = [c.astype(np.int32) for c in columns[:2]]
-    graph = Graph(*ends, columns[2].copy(), columns[3].copy(), columns[4].copy(), np.zeros(columns[0].size, np.uint8))
+    graph = Graph(*ends, sums(columns), columns[4].astype(np.int32), np.zeros(columns[0].size, np.uint8))
     parent = np.arange(nodes, dtype=np.int32)
     clusters = Clusters(parent, parent.copy(), frozen.copy())
     merges, violations = greedy(clusters, graph, floor)
@@ -74,7 +81,7 @@ def test_merges_frozen_nodes_and_what_is_left(seed: int) -> None:
     found = {}
     for edge in live:
         a, b = sorted(int(clusters.smallest[end[edge]]) for end in (graph.end_a, graph.end_b))
-        found[a, b] = (int(graph.total[edge]), int(graph.terms[edge]), int(graph.tie[edge]))
+        found[a, b] = (int(graph.statistics.total[edge]), int(graph.statistics.terms[edge]), int(graph.tie[edge]))
     assert found == left
     roots = np.flatnonzero(parent == np.arange(nodes))
     assert {int(clusters.smallest[n]) for n in roots if clusters.frozen[n]} == cold
@@ -84,7 +91,8 @@ def test_the_hash_table_holds_every_live_edge() -> None:
     rng = np.random.default_rng(1)
     a, b, total, count, tie = random_graph(rng, 400, 4000, hubs=3)
     dead = (rng.random(a.size) < 0.3).astype(np.uint8)
-    graph = Graph(a.astype(np.int32), b.astype(np.int32), total, count, tie, dead)
+    statistics = sums((a, b, total, count, tie))
+    graph = Graph(a.astype(np.int32), b.astype(np.int32), statistics, tie.astype(np.int32), dead)
     pairs, entries = op._hash_edges(graph, 16)
     assert entries == np.count_nonzero(dead == 0)
     assert pairs.key.size >= 2 * entries

@@ -32,7 +32,7 @@ def reference(
 
 
 def as_dict(edges: Edges) -> dict[tuple[int, int], tuple[int, int, int]]:
-    rows = zip(*(column.tolist() for column in edges.columns().values()), strict=True)
+    rows = zip(*(column.tolist() for column in list(edges.columns().values())[:5]), strict=True)
     return {(a, b): (total, count, tie) for a, b, total, count, tie in rows}
 
 
@@ -65,18 +65,18 @@ def test_any_grid_counts_every_edge_once(seed: int) -> None:
     expected = reference(labels, codes, table, roi, layer)
     grid = Grid(roi, tuple(int(n) for n in rng.integers(1, 6, 3)))
     sections = list(blocks(labels, codes, table, grid, layer))
-    everything = combine(part.edges for _, _, found in sections for part in found.values())
+    everything = combine(part for _, _, found in sections for part in found.values())
     assert as_dict(everything) == {pair: row[:3] for pair, row in expected.items()}
     largest: dict[tuple[int, int], int] = {}
     for _, _, found in sections:
         for part in found.values():
-            for a, b, code in zip(part.edges.a.tolist(), part.edges.b.tolist(), part.max_code.tolist(), strict=True):
+            for a, b, code in zip(part.a.tolist(), part.b.tolist(), part.largest.tolist(), strict=True):
                 largest[a, b] = max(code, largest.get((a, b), 0))
     assert largest == {pair: row[3] for pair, row in expected.items()}
     for index, _, found in sections:
         assert list(found) == ["inner", "low_z", "low_y", "low_x"]
         for axis, side in enumerate(faces.LOW):
-            assert index[axis] > 0 or found[side].edges.size == 0
+            assert index[axis] > 0 or found[side].size == 0
 
 
 def test_the_table_grows_without_losing_rows() -> None:
@@ -86,7 +86,7 @@ def test_the_table_grows_without_losing_rows() -> None:
     table = np.arange(256) * 257
     box = Box.of_shape(shape)
     found = contacts(labels, codes, {}, code_table=table, place=Place(box.begin, shape))
-    assert as_dict(found["inner"].edges) == {k: v[:3] for k, v in reference(labels, codes, table, box, shape).items()}
+    assert as_dict(found["inner"]) == {k: v[:3] for k, v in reference(labels, codes, table, box, shape).items()}
     assert nodes(labels, 0).name.tolist() == list(range(1, 5401))
 
 

@@ -29,7 +29,7 @@ def test_blocks_together_are_the_graph_of_the_volume(chain: Callable[..., Any]) 
             for name, volume in zip(stored["nodes"]["name"].tolist(), stored["nodes"]["volume"].tolist(), strict=True):
                 volumes[name] = volumes.get(name, 0) + volume
     together = combine(parts)
-    for column, values in whole["inner"].edges.columns().items():
+    for column, values in whole["inner"].columns().items():
         np.testing.assert_array_equal(together.columns()[column], values, err_msg=column)
     own = nodes(labels, 0)
     assert volumes == dict(zip(own.name.tolist(), own.volume.tolist(), strict=True))

@@ -32,7 +32,7 @@ def in_memory(codes: np.ndarray, roi: Any, layer_shape: Any, threshold: float) -
     place = Place(roi.begin, layer_shape)
     edges = contacts(labels, codes, {}, code_table=np.arange(256) * 257, place=place)
     own = nodes(labels, 0)
-    part = Part(roi, own.name, own.mask, edges["inner"].edges, tuple(edges[f"low_{a}"].edges for a in "zyx"))
+    part = Part(roi, own.name, own.mask, edges["inner"], tuple(edges[f"low_{a}"] for a in "zyx"))
     tree = agglomerate([part], roi, floor=0.3 * 65535).tree
     return rename(labels, *segments(tree.a, tree.b, tree.score, threshold * 65535))
 
