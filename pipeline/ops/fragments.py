@@ -105,9 +105,7 @@ def watershed(
     return Pieces(found.number_ZYX, Part(block, nodes, pending, slabs, crossings))
 
 
-def watershed_volume(
-    affinities_CZYX: NDArray[np.generic], low: float, high: float, size_vx: int, dust_vx: int
-) -> U64:
+def watershed_volume(affinities_CZYX: NDArray[np.generic], low: float, high: float, size_vx: int, dust_vx: int) -> U64:
     """The fragments of a whole volume in one go; thresholds in the numbers of the array."""
     box = Box.of_shape(affinities_CZYX.shape[1:])  # type: ignore[arg-type]
     found = watershed(affinities_CZYX, box, box, codes=(low, high), internal=0, size_vx=size_vx)
@@ -125,9 +123,7 @@ def _limits(kind: np.dtype[np.generic], codes: tuple[float, float]) -> Limits:
     return Limits(int(low), max(int(low), int(high) - 1))
 
 
-def _crossing(
-    bits_ZYX: NDArray[np.uint8], edges_CZYX: Ordered, side: str, *, linked: bool
-) -> NDArray[np.uint32]:
+def _crossing(bits_ZYX: NDArray[np.uint8], edges_CZYX: Ordered, side: str, *, linked: bool) -> NDArray[np.uint32]:
     """What crosses a low face of the block (ops/crossings.py)."""
     axis = faces.LOW.index(side)
     bits = faces.slab(bits_ZYX, side) >> axis

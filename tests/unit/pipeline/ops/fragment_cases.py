@@ -128,9 +128,7 @@ def hierarchical(case: Case, block: tuple[int, int, int], *, forget_faces: bool 
         read = box.grow(fragments.HALO).clip(case.roi)
         codes = np.ascontiguousarray(case.codes[(slice(None), *read.slices(case.roi.begin))])
         internal = grids[0].internal_faces(index)
-        found = watershed(
-            codes, box, case.roi, codes=case.thresholds, internal=internal, size_vx=case.rules.size_vx
-        )
+        found = watershed(codes, box, case.roi, codes=case.thresholds, internal=internal, size_vx=case.rules.size_vx)
         if forget_faces:
             found.part.nodes.mask[:] = 0
         cut[index] = found
