@@ -148,6 +148,9 @@ class Fragments(Section):
     thresholds: Literal["absolute", "percentile"] = "absolute"
     low: Share = 0.02  # edges at or below do not exist; raise it when fragments leak
     high: Share = 0.999  # edges at or above always join; lower it for fewer fragments
+    size_vx: int = Field(
+        0, ge=0, lt=1 << 31
+    )  # watershed: fragments with fewer voxels are linked to their best neighbour
     dust_vx: int = Field(0, ge=0)  # fragments with fewer voxels become background
 
 

@@ -1,12 +1,14 @@
 """The six faces of a block: what a block hands to its parent instead of its voxels.
 
-A slab is the labels of the one-voxel layer on a face, as an array over the two other axes. Bits and names go z-, z+,
+A slab is the labels of the one-voxel layer on a face, as an array over the two other axes (or whatever else there is
+one of for each of its voxels). Bits and names go z-, z+,
 y-, y+, x-, x+ from bit 0, as in Grid.internal_faces; `low` is the minus side, `high` the plus side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,12 @@ from numpy.typing import NDArray
 from pipeline.geometry import AXES, Box, Index
 
 Slab = NDArray[np.uint64]
-Slabs = Mapping[str, Slab]
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 LOW = tuple(f"low_{axis}" for axis in AXES)
 HIGH = tuple(f"high_{axis}" for axis in AXES)
+LOW_BITS = 0b010101
 NAMES = tuple(name for pair in zip(LOW, HIGH, strict=True) for name in pair)  # in the order of the bits
 
 
@@ -33,7 +37,7 @@ def slab_shape(shape: Index, name: str) -> tuple[int, int]:
     return first, second
 
 
-def slab(labels_ZYX: NDArray[np.uint64], name: str) -> Slab:
+def slab(labels_ZYX: NDArray[Kind], name: str) -> NDArray[Kind]:
     """The labels on one face of a block."""
     axis, side = divmod(NAMES.index(name), 2)
     return np.ascontiguousarray(np.take(labels_ZYX, -side, axis=axis))
@@ -48,9 +52,11 @@ def outer_bits(child: Box, parent: Box) -> int:
     return bits
 
 
-def mosaic(children: Iterable[tuple[Box, Slabs]], box: Box, bits: int) -> dict[str, Slab]:
+def mosaic(
+    children: Iterable[tuple[Box, Mapping[str, NDArray[np.uint32]]]], box: Box, bits: int
+) -> dict[str, NDArray[np.uint32]]:
     """The slabs of a parent, put together from its children's; a child that is not there leaves zeros."""
-    whole = {name: np.zeros(slab_shape(box.shape, name), np.uint64) for name in names_of(bits)}
+    whole = {name: np.zeros(slab_shape(box.shape, name), np.uint32) for name in names_of(bits)}
     for child, slabs in children:
         where = child.slices(box.begin)
         for name in names_of(bits & outer_bits(child, box)):

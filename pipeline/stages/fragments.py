@@ -1,4 +1,4 @@
-"""Fragments: steepest-ascent watershed of blocks, joined over the hierarchy (ops/fragments.py, ops/pieces.py).
+"""Fragments: steepest-ascent watershed of blocks, joined and linked over the hierarchy (ops/fragments.py, pieces.py).
 
 Passes: `thresholds` settles the two codes once for the volume. `up0` cuts every block into pieces and writes their
 names voxel by voxel; `up1` .. `upL` join them, with tables and face slabs alone. `down(L-1)` .. `down0` carry final
@@ -19,7 +19,7 @@ from pipeline.config import Fragments as Settings
 from pipeline.geometry import Box, Grid, Index
 from pipeline.ops import faces
 from pipeline.ops.fragments import HALO, watershed
-from pipeline.ops.pieces import Joined, Part, compose, join
+from pipeline.ops.pieces import Joined, Nodes, Part, Pending, Rules, close, compose, join
 from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import absolute_codes, percentile_codes
 from pipeline.stages.fragment_source import FragmentSource
@@ -62,12 +62,18 @@ class _Cut:
     roi: Box
     codes: tuple[int, int]
     internal: int
-    dust_vx: int
+    rules: Rules
 
     def compute(self) -> Tables:
-        found = watershed(self.codes_CZYX, self.block, self.roi, codes=self.codes, internal=self.internal)
-        part = Part(self.block, found.name, found.volume, found.mask, found.slabs)
-        joined = join([part], self.block, internal=self.internal, dust_vx=self.dust_vx)
+        found = watershed(
+            self.codes_CZYX,
+            self.block,
+            self.roi,
+            codes=self.codes,
+            internal=self.internal,
+            size_vx=self.rules.size_vx,
+        )
+        joined = close(found.part, self.rules)
         sections = {"pieces": {"name": found.name}, **_sections(joined)}
         return Tables(sections, {"pieces": found.name.size, **_counts(joined)}, found.labels_ZYX)
 
@@ -79,10 +85,11 @@ class _Join:
     children: tuple[Part, ...]
     block: Box
     internal: int
-    dust_vx: int
+    roi: Box
+    rules: Rules
 
     def compute(self) -> Tables:
-        joined = join(self.children, self.block, internal=self.internal, dust_vx=self.dust_vx)
+        joined = join(self.children, self.block, internal=self.internal, roi=self.roi, rules=self.rules)
         return Tables(_sections(joined), _counts(joined))
 
 
@@ -124,13 +131,14 @@ class Fragments(FragmentSource):
         return (self.codes,)
 
     def content(self) -> dict[str, Any]:
-        """Thresholds, dust, what codes mean, and the region: edges that leave it do not exist."""
+        """Thresholds, sizes, what codes mean, and the region: edges that leave it do not exist."""
         roi = self.site.layer.roi
         settings = self.site.config.fragments
         return {
             "thresholds": settings.thresholds,
             "low": settings.low,
             "high": settings.high,
+            "size_vx": settings.size_vx,
             "dust_vx": settings.dust_vx,
             "code_table": [int(value) for value in self.codes.code_table],
             "roi": [roi.begin, roi.end],
@@ -174,8 +182,7 @@ class Fragments(FragmentSource):
             return self._read_names(level, index)
         children = tuple(self._part(level - 1, child) for child in self.children(level, index))
         grid = self.grids[level]
-        dust_vx = self.site.config.fragments.dust_vx
-        return _Join(children, grid.block_box(index), grid.internal_faces(index), dust_vx)
+        return _Join(children, grid.block_box(index), grid.internal_faces(index), self.site.layer.roi, self._rules)
 
     def _read_histograms(self) -> _Settle:
         histogram = np.zeros(256, np.int64)
@@ -191,7 +198,7 @@ class Fragments(FragmentSource):
             self.site.layer.roi,
             (int(thresholds["low"][0]), int(thresholds["high"][0])),
             self.grids[0].internal_faces(index),
-            self.site.config.fragments.dust_vx,
+            self._rules,
         )
 
     def _read_names(self, level: int, index: Index) -> _Name:
@@ -208,17 +215,26 @@ class Fragments(FragmentSource):
         """What a block of a level hands to its parent."""
         grid = self.grids[level]
         box, sides = grid.block_box(index), faces.names_of(grid.internal_faces(index))
-        stored = self.tables(f"up{level}", index, "nodes", *sides)
-        nodes = stored["nodes"]
-        slabs = {side: stored[side]["label"].reshape(faces.slab_shape(box.shape, side)) for side in sides}
-        return Part(box, nodes["name"], nodes["volume"], nodes["mask"], slabs)
+        stored = self.tables(f"up{level}", index, "nodes", "pending", *sides)
+        shaped = {
+            side: {name: column.reshape(faces.slab_shape(box.shape, side)) for name, column in stored[side].items()}
+            for side in sides
+        }
+        return Part(
+            box,
+            Nodes(**stored["nodes"]),
+            Pending(**stored["pending"]),
+            {side: shaped[side]["node"] for side in sides},
+            {side: shaped[side]["crossing"] for side in sides if side in faces.LOW},
+        )
 
     # ---- for the stages that follow ----------------------------------------------------------------------------
     def read_high_face(self, index: Index, side: str) -> U64:
         """The fragments on a high face of a level-0 block, from tables alone; only for faces with a block behind."""
-        pieces = self.tables("up0", index, side)[side]["label"]
+        stored = self.tables("up0", index, "nodes", side)
+        names = np.concatenate([np.zeros(1, np.uint64), stored["nodes"]["name"]])
         shape = faces.slab_shape(self.grids[0].block_box(index).shape, side)
-        return rename(pieces, *self.fragment_names(index)).reshape(shape)
+        return rename(names[stored[side]["node"]], *self.fragment_names(index)).reshape(shape)
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:
@@ -241,6 +257,11 @@ class Fragments(FragmentSource):
         return int(8 * voxels + 3 * 8 * FRAGMENTS_PER_VOXEL * voxels + 16 * slabs)
 
     # ---- derived -----------------------------------------------------------------------------------------------
+    @property
+    def _rules(self) -> Rules:
+        settings = self.site.config.fragments
+        return Rules(settings.size_vx, settings.dust_vx)
+
     def _level(self, sweep: str) -> tuple[str, int]:
         direction = "up" if sweep.startswith("up") else "down"
         return direction, int(sweep.removeprefix(direction))
@@ -259,10 +280,18 @@ class Fragments(FragmentSource):
 
 def _sections(joined: Joined) -> dict[str, Table]:
     part = joined.part
-    nodes: Mapping[str, NDArray[Any]] = {"name": part.name, "volume": part.volume, "mask": part.mask}
-    slabs = {side: {"label": slab.reshape(-1)} for side, slab in part.slabs.items()}
-    return {"nodes": nodes, "remap": {"old": joined.old, "new": joined.new}, **slabs}
+    slabs: dict[str, dict[str, NDArray[Any]]] = {side: {"node": slab.reshape(-1)} for side, slab in part.slabs.items()}
+    for side, crossing in part.crossings.items():
+        slabs[side]["crossing"] = crossing.reshape(-1)
+    remap = {"old": joined.old, "new": joined.new}
+    return {"nodes": part.nodes._asdict(), "pending": part.pending._asdict(), "remap": remap, **slabs}
 
 
 def _counts(joined: Joined) -> dict[str, int]:
-    return {"growing": joined.part.name.size, "closed": joined.closed, "dust": joined.dust}
+    part = joined.part
+    return {
+        "growing": part.nodes.name.size,
+        "pending": part.pending.a.size,
+        "closed": joined.closed,
+        "dust": joined.dust,
+    }
