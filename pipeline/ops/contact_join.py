@@ -1,6 +1,6 @@
 """From the contacts of blocks to those of the volume, over the hierarchy of blocks: exact, whatever the grid.
 
-Going up, a block of level l joins what its up to eight children hand it; a block of level 0 is its own only child:
+Going up, a block of level l joins what its up to eight children hand it:
 1. Nodes are the children's contacts. The shell lists the voxels, with their contacts, on the children's internal faces.
 2. Two shell voxels of different children that are 26-neighbours, across a face, an edge or a corner, make their
    contacts one if the pair of fragments is the same, and adjacent otherwise. Within a child both is known already.
@@ -83,7 +83,11 @@ def join(children: Sequence[Part], box: Box, *, internal: int) -> Joined:
     pairs += [(child.waiting.first, child.waiting.second) for child in children]
     waiting = pairs_once((rename(first, old, new), rename(second, old, new)) for first, second in pairs)
     outer = _on_faces(voxel, box, internal)
-    return _settle(Part(box, joined, voxel[outer], index[row[outer]], waiting), internal)
+    is_open = reaches(joined, box, internal)
+    growing = np.sort(joined.name[is_open])
+    waits = _listed(growing, waiting.first) | _listed(growing, waiting.second)
+    part = Part(box, joined, voxel[outer], index[row[outer]], waiting.take(waits))
+    return settle(part, is_open, waiting.take(~waits))
 
 
 def _check(part: Part) -> None:
@@ -95,24 +99,30 @@ def _check(part: Part) -> None:
         )
 
 
-def _settle(part: Part, internal: int) -> Joined:
-    """Part what is final from what goes on."""
-    contacts = part.contacts
+def reaches(contacts: Contacts, box: Box, internal: int) -> NDArray[np.bool_]:
+    """Which contacts have a voxel on an internal face of a block: these are open."""
     is_open = np.zeros(contacts.size, bool)
     for axis in range(3):
         if internal >> (2 * axis) & 1:
-            is_open |= contacts.begin[:, axis] == part.box.begin[axis]
+            is_open |= contacts.begin[:, axis] == box.begin[axis]
         if internal >> (2 * axis + 1) & 1:
-            is_open |= contacts.end[:, axis] == part.box.end[axis]
-    chosen = np.flatnonzero(is_open)
-    chosen = chosen[np.argsort(contacts.name[chosen])]
-    number = np.full(contacts.size, -1, np.int64)
-    number[chosen] = np.arange(chosen.size)
-    growing = contacts.take(chosen)
-    closed = contacts.take(~is_open)
-    waits = np.isin(part.waiting.first, growing.name) | np.isin(part.waiting.second, growing.name)
-    upward = Part(part.box, growing, part.shell_voxel, number[part.shell_row], part.waiting.take(waits))
-    return Joined(upward, closed.take(np.argsort(closed.name)), part.waiting.take(~waits))
+            is_open |= contacts.end[:, axis] == box.end[axis]
+    return is_open
+
+
+def settle(part: Part, is_open: NDArray[np.bool_], final: Adjacency) -> Joined:
+    """Part closed contacts from a part whose adjacency has been parted already."""
+    number = np.cumsum(is_open) - 1
+    growing, closed = part.contacts.take(is_open), part.contacts.take(~is_open)
+    upward = Part(part.box, growing, part.shell_voxel, number[part.shell_row], part.waiting)
+    return Joined(upward, closed, final)
+
+
+def _listed(names: U64, values: U64) -> NDArray[np.bool_]:
+    """Which values stand in a sorted list of names."""
+    if not names.size:
+        return np.zeros(values.size, bool)
+    return np.asarray(names[np.minimum(np.searchsorted(names, values), names.size - 1)] == values)
 
 
 def _on_faces(voxel: U64, box: Box, bits: int) -> NDArray[np.bool_]:

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from pipeline.geometry import Box, Index
 from pipeline.ops import faces
 from pipeline.ops.compiled import compiled
-from pipeline.ops.contact_join import Part
-from pipeline.ops.contact_table import CHANNEL_BITS, SUMS, Contacts, pairs_once
+from pipeline.ops.contact_join import Joined, Part, reaches, settle
+from pipeline.ops.contact_table import CHANNEL_BITS, SUMS, Adjacency, Contacts
 from pipeline.ops.pair_list import PairList, empty_list, note, with_room
 from pipeline.ops.region_graph import Place
 from pipeline.ops.union_find import find
@@ -42,7 +42,10 @@ A, B, NAME, EDGES, TOTAL, POSITION, VOXELS, BEGIN, END = 0, 1, 2, 3, 6, 7, 10, 1
 COLUMNS = 17
 ROWS, SHELL = 0, 1  # what is counted
 SLOTS = 4  # a voxel has at most 3 contacts; the list ends with -1
+TAG_SHIFT = 32  # a slot holds a hash of the pair above the provisional contact's number
+NUMBER = (1 << TAG_SHIFT) - 1
 PAIRS_PER_ENTRY = 39 + 2
+NEW_SINCE_Y, NEW_SINCE_X, BEFORE = slice(0, 3), slice(2, 6), slice(0, 13)  # of the steps to the voxels before one
 
 
 class _Block(NamedTuple):
@@ -65,6 +68,7 @@ class _Found(NamedTuple):
     shell: U64
     adjacent: PairList
     used: NDArray[np.int64]
+    seen: NDArray[np.int64]
 
 
 def contacts(
@@ -75,7 +79,7 @@ def contacts(
     code_table: NDArray[np.integer],
     place: Place,
     internal: int,
-) -> Part:
+) -> Joined:
     """All contacts of a block; `before` has the neighbours' labels across each low face."""
     slabs = [
         np.ascontiguousarray(before.get(side, np.zeros(faces.slab_shape(labels_ZYX.shape, side), np.uint64)))
@@ -83,33 +87,56 @@ def contacts(
     ]
     decoded = np.ascontiguousarray(code_table, dtype=np.int64)
     block = _Block(labels_ZYX, (slabs[0], slabs[1], slabs[2]), codes_CZYX, decoded, *place, internal)
-    rows, index, pairs, shell = _scan(block)
-    name = rows[:, NAME].copy()
-    begin = rows[:, BEGIN:END].astype(np.int64)
-    end = rows[:, END:].astype(np.int64)
-    sums = rows[:, EDGES : EDGES + len(SUMS)].astype(np.int64)
-    found = Contacts(name, rows[:, A].copy(), rows[:, B].copy(), sums, begin, end)
-    adjacent = pairs_once([(name[index[pairs[:, 0]]], name[index[pairs[:, 1]]])])
+    rows, index, adjacent, shell = _scan(block)
+    found = _contacts(rows, np.array(place.origin))
     box = Box.of_shape(labels_ZYX.shape).shift(place.origin)
-    return Part(box, found, shell[:, 0].copy(), index[shell[:, 1].astype(np.int64)], adjacent)
+    is_open = reaches(found, box, internal)
+    first, second = _once(index[adjacent])
+    waits = is_open[first] | is_open[second]
+    waiting, final = (Adjacency(found.name[first[rows]], found.name[second[rows]]) for rows in (waits, ~waits))
+    part = Part(box, found, shell[:, 0].copy(), index[shell[:, 1].astype(np.int64)], waiting)
+    return settle(part, is_open, final)
+
+
+def _contacts(rows: U64, origin: NDArray[np.int64]) -> Contacts:
+    """Rows as columns, with places counted from the layer's origin."""
+    numbers = rows.astype(np.int64)
+    sums = numbers[:, EDGES : EDGES + len(SUMS)]
+    sums[:, POSITION - EDGES : POSITION - EDGES + 3] += sums[:, :3].sum(axis=1)[:, None] * origin
+    name, a, b = (rows[:, column].copy() for column in (NAME, A, B))
+    return Contacts(name, a, b, sums, numbers[:, BEGIN:END] + origin, numbers[:, END:] + origin)
+
+
+def _once(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Unordered pairs of row numbers, each once, as two columns."""
+    keys = np.sort(pairs.min(axis=1) << 32 | pairs.max(axis=1)) if pairs.size else np.empty(0, np.int64)
+    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if keys.size else keys
+    return keys >> 32, keys & NUMBER
 
 
 @compiled
 def _scan(block: _Block) -> tuple[U64, NDArray[np.int64], NDArray[np.int64], U64]:
     """Contacts, which of them each provisional one is part of, pairs of provisional ones, shell."""
     depth, height, width = block.labels_ZYX.shape
-    near = np.full((2 * (height + 2) * (width + 2), SLOTS), -1, np.int32)
+    near = np.full((2 * (height + 2) * (width + 2), SLOTS), -1, np.int64)
     found = _Found(
         np.zeros((0, COLUMNS), np.uint64),
         np.zeros(0, np.int64),
         np.zeros((0, 2), np.uint64),
         empty_list(),
         np.zeros(2, np.int64),
+        np.zeros(PAIRS_PER_ENTRY, np.int64),
     )
+    plane, line = (height + 2) * (width + 2), width + 2
     for z in range(depth):
+        past = plane - 2 * (z & 1) * plane
+        steps = np.array(
+            [past + line - 1, past + line, past + line + 1, past + 1, past - line + 1, 1 - line]
+            + [past - line - 1, past - line, past - 1, past, -line - 1, -line, -1]
+        )
         for y in range(height):
             found = _with_room(found, 3 * width)
-            _scan_row(block, found, near, z, y)
+            _scan_row(block, found, near, steps, z, y)
     rows, index = _settle(found)
     adjacent = found.adjacent.pairs[: found.adjacent.used[0]].copy()
     return rows, index, adjacent, found.shell[: found.used[SHELL]].copy()
@@ -118,7 +145,7 @@ def _scan(block: _Block) -> tuple[U64, NDArray[np.int64], NDArray[np.int64], U64
 @compiled
 def _with_room(found: _Found, entries: int) -> _Found:
     """The same with room for more entries."""
-    rows, parent, shell, adjacent, used = found
+    rows, parent, shell, adjacent, used, seen = found
     if used[ROWS] + entries > parent.size:
         count = 2 * (used[ROWS] + entries)
         rows, parent = np.zeros((count, COLUMNS), np.uint64), np.zeros(count, np.int64)
@@ -127,11 +154,13 @@ def _with_room(found: _Found, entries: int) -> _Found:
     if used[SHELL] + entries > shell.shape[0]:
         shell = np.zeros((2 * (used[SHELL] + entries), 2), np.uint64)
         shell[: used[SHELL]] = found.shell[: used[SHELL]]
-    return _Found(rows, parent, shell, with_room(adjacent, PAIRS_PER_ENTRY * entries), used)
+    return _Found(rows, parent, shell, with_room(adjacent, PAIRS_PER_ENTRY * entries), used, seen)
 
 
 @compiled
-def _scan_row(block: _Block, found: _Found, near: NDArray[np.int32], z: int, y: int) -> None:
+def _scan_row(
+    block: _Block, found: _Found, near: NDArray[np.int64], steps: NDArray[np.int64], z: int, y: int
+) -> None:
     """The entries of a row of voxels."""
     depth, height, width = block.labels_ZYX.shape
     own = block.labels_ZYX[z, y]
@@ -142,12 +171,10 @@ def _scan_row(block: _Block, found: _Found, near: NDArray[np.int32], z: int, y: 
         row_y = block.labels_ZYX[z, y - 1]
     last = block.before[2][z, y]
     rim = block.internal & ((z == 0) | (z == depth - 1) << 1 | (y == 0) << 2 | (y == height - 1) << 3)
-    plane = (height + 2) * (width + 2)
-    here = (z & 1) * plane + (y + 1) * (width + 2)
-    past = here + plane - 2 * (z & 1) * plane
+    here = ((z & 1) * (height + 2) + y + 1) * (width + 2)
     others = np.zeros(3, np.uint64)
     for x in range(width):
-        here, past = here + 1, past + 1
+        here += 1
         label = own[x]
         others[0], others[1], others[2] = row_z[x], row_y[x], last
         last = label
@@ -159,80 +186,94 @@ def _scan_row(block: _Block, found: _Found, near: NDArray[np.int32], z: int, y: 
                     continue
                 if (axis > 0 and other == others[0]) or (axis == 2 and other == others[1]):
                     continue  # the same pair along an earlier axis
-                contact = _contact_at(found, near, here, past, width + 2, slot, min(label, other), max(label, other))
-                near[here, slot] = contact
+                near[here, slot] = entry = _entry(found, near, here, steps, slot, min(label, other), max(label, other))
                 slot += 1
-                _add(found, contact, block, others, axis, (z, y, x))
+                row = found.rows[entry & NUMBER]
+                _add_edges(row, block.codes_CZYX, block.decoded, others, axis, (z, y, x))
+                _add_voxel(row, block, axis, (z, y, x))
                 if rim | (block.internal & ((x == 0) << 4 | (x == width - 1) << 5)):
-                    _add_to_shell(found, contact, block.origin, (z, y, x))
+                    _add_to_shell(found, entry & NUMBER, block.origin, (z, y, x))
         near[here, slot] = -1
 
 
 @compiled
-def _contact_at(
-    found: _Found, near: NDArray[np.int32], here: int, past: int, line: int, slot: int, a: np.uint64, b: np.uint64
+def _entry(
+    found: _Found,
+    near: NDArray[np.int64],
+    here: int,
+    steps: NDArray[np.int64],
+    slot: int,
+    a: np.uint64,
+    b: np.uint64,
 ) -> int:
-    """The provisional contact of a pair at a voxel, joined to and noted with those before it."""
-    rows = found.rows
-    contact = _match(rows, near, past, a, b)
-    if contact >= 0:
-        return contact
-    contact = _match(rows, near, here - line, a, b)
-    if contact >= 0:
-        for step in range(line - 1, line + 2):
-            _meet(found, near, past + step, contact)
-        return contact
-    contact = _match(rows, near, here - 1, a, b)
-    if contact >= 0:
-        _meet(found, near, here - line + 1, contact)
-        for row in range(-1, 2):
-            _meet(found, near, past + row * line + 1, contact)
-        return contact
-    for step in range(-line - 1, -line + 2):
-        contact = max(contact, _match(rows, near, here + step, a, b))
-    for row in range(-1, 2):
-        for step in range(-1, 2):
-            contact = max(contact, _match(rows, near, past + row * line + step, a, b))
-    if contact < 0:
-        contact = _new(found, a, b)
-    _meet(found, near, here - 1, contact)
-    for step in range(-line - 1, -line + 2):
-        _meet(found, near, here + step, contact)
-    for row in range(-1, 2):
-        for step in range(-1, 2):
-            _meet(found, near, past + row * line + step, contact)
-    for earlier in range(slot):
-        note(found.adjacent, contact, near[here, earlier])
-    return contact
+    """What stands for a pair at a voxel: its provisional contact, joined to and noted with those before it."""
+    tag = np.int64(((a ^ (b << np.uint64(32) | b >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(34))
+    entry = _match(near, here + steps[9], tag, found.rows, a, b)  # before it along z
+    if entry >= 0:
+        return entry
+    chosen = steps[NEW_SINCE_Y]
+    entry = _match(near, here + steps[11], tag, found.rows, a, b)
+    if entry < 0:
+        chosen = steps[NEW_SINCE_X]
+        entry = _match(near, here + steps[12], tag, found.rows, a, b)
+    if entry < 0:
+        chosen = steps
+    count = _gather(near, here, chosen, found.seen)
+    if entry < 0:
+        for earlier in range(slot):
+            found.seen[count] = near[here, earlier]
+            count += 1
+    contact = _connect(found, count, entry, tag, a, b)
+    return int(tag << TAG_SHIFT | contact)
 
 
 @compiled
-def _match(rows: U64, near: NDArray[np.int32], voxel: int, a: np.uint64, b: np.uint64) -> int:
-    """The provisional contact of a pair at a voxel, or -1."""
+def _match(near: NDArray[np.int64], voxel: int, tag: int, rows: U64, a: np.uint64, b: np.uint64) -> int:
+    """What stands for a pair at a voxel, or -1."""
     for slot in range(3):
-        contact = near[voxel, slot]
-        if contact < 0:
+        entry = near[voxel, slot]
+        if entry < 0:
             return -1
-        if rows[contact, A] == a and rows[contact, B] == b:
-            return np.int64(contact)
+        if entry >> TAG_SHIFT == tag and rows[entry & NUMBER, A] == a and rows[entry & NUMBER, B] == b:
+            return int(entry)
     return -1
 
 
 @compiled
-def _meet(found: _Found, near: NDArray[np.int32], voxel: int, contact: int) -> None:
-    """Join a provisional contact with that of the same pair at a voxel, and note the others there."""
-    rows, parent = found.rows, found.parent
-    for slot in range(3):
-        other = np.int64(near[voxel, slot])
-        if other < 0:
-            return
-        if other == contact:
-            continue
-        if rows[other, A] == rows[contact, A] and rows[other, B] == rows[contact, B]:
-            one, two = find(parent, contact), find(parent, other)
-            parent[max(one, two)] = min(one, two)
-        else:
-            note(found.adjacent, contact, other)
+def _gather(near: NDArray[np.int64], here: int, steps: NDArray[np.int64], seen: NDArray[np.int64]) -> int:
+    """What stands at the voxels before one: written to `seen`, runs once."""
+    count, last = 0, np.int64(-1)
+    for step in steps:
+        for slot in range(3):
+            entry = near[here + step, slot]
+            if entry < 0:
+                break
+            if entry != last:
+                seen[count] = last = entry
+                count += 1
+    return count
+
+
+@compiled
+def _connect(found: _Found, count: int, entry: int, tag: int, a: np.uint64, b: np.uint64) -> int:
+    """Join what was seen of the same pair, note the rest with it; a new provisional contact if there is none."""
+    rows, parent, seen = found.rows, found.parent, found.seen
+    contact = entry & NUMBER if entry >= 0 else -1
+    for i in range(count):
+        other = seen[i] & NUMBER
+        if seen[i] >> TAG_SHIFT == tag and rows[other, A] == a and rows[other, B] == b:
+            seen[i] = -1
+            if contact < 0:
+                contact = other
+            elif contact != other:
+                one, two = find(parent, contact), find(parent, other)
+                parent[max(one, two)] = min(one, two)
+    if contact < 0:
+        contact = _new(found, a, b)
+    for i in range(count):
+        if seen[i] >= 0:
+            note(found.adjacent, contact, seen[i] & NUMBER)
+    return int(contact)
 
 
 @compiled
@@ -245,22 +286,25 @@ def _new(found: _Found, a: np.uint64, b: np.uint64) -> int:
 
 
 @compiled
-def _add(found: _Found, contact: int, block: _Block, others: U64, axis: int, at: Index) -> None:
+def _add_edges(row: U64, codes_CZYX: Codes, decoded: NDArray[np.int64], others: U64, axis: int, at: Index) -> None:
     """Add the edges of a voxel whose other end is the same fragment as along `axis`."""
-    row = found.rows[contact]
-    z, y, x = at[0] + block.origin[0], at[1] + block.origin[1], at[2] + block.origin[2]
     edges = np.uint64(0)
     for channel in range(axis, 3):
         if others[channel] == others[axis]:
             row[EDGES + channel] += np.uint64(1)
-            row[TOTAL] += np.uint64(block.decoded[block.codes_CZYX[channel, at[0], at[1], at[2]]])
+            row[TOTAL] += np.uint64(decoded[codes_CZYX[channel, at[0], at[1], at[2]]])
             edges += np.uint64(1)
-    row[POSITION] += edges * np.uint64(z)
-    row[POSITION + 1] += edges * np.uint64(y)
-    row[POSITION + 2] += edges * np.uint64(x)
+    for axis_ in range(3):
+        row[POSITION + axis_] += edges * np.uint64(at[axis_])
+
+
+@compiled
+def _add_voxel(row: U64, block: _Block, axis: int, at: Index) -> None:
+    """Count a voxel and let the box hold it; the first one gives the name. Places count from the block's corner."""
+    z, y, x = at
     if row[VOXELS] == 0:
-        line = (z * block.layer_shape[1] + y) * block.layer_shape[2] + x
-        row[NAME] = np.uint64(line << CHANNEL_BITS | axis)
+        line = (z + block.origin[0]) * block.layer_shape[1] + y + block.origin[1]
+        row[NAME] = np.uint64((line * block.layer_shape[2] + x + block.origin[2]) << CHANNEL_BITS | axis)
         row[BEGIN], row[BEGIN + 1], row[BEGIN + 2] = z, y, x
     row[VOXELS] += np.uint64(1)
     row[BEGIN + 1] = min(row[BEGIN + 1], np.uint64(y))

@@ -151,7 +151,7 @@ def pairs_of(found: Adjacency) -> set[tuple[int, int]]:
 # ---- the hierarchy, in memory -----------------------------------------------------------------------------------------
 
 
-def block_part(case: Case, grid: Grid, index: Voxel) -> Part:
+def one_block(case: Case, grid: Grid, index: Voxel) -> Joined:
     box = grid.block_box(index)
     inside = box.slices(case.roi.begin)
     before = {}
@@ -174,7 +174,7 @@ def hierarchical(
     case: Case,
     block: Voxel,
     *,
-    part: Callable[[Case, Grid, Voxel], Part] = block_part,
+    start: Callable[[Case, Grid, Voxel], Joined] = one_block,
     step: Callable[..., Joined] = join,
 ) -> tuple[Contacts, Adjacency]:
     """Walk up the levels as the stage does; blocks without labels are not there."""
@@ -183,7 +183,7 @@ def hierarchical(
     for index in grids[0]:
         box = grids[0].block_box(index)
         if case.labels[box.slices(case.roi.begin)].any():
-            done[index] = step([part(case, grids[0], index)], box, internal=grids[0].internal_faces(index))
+            done[index] = start(case, grids[0], index)
     final += done.values()
     for finer, grid in pairwise(grids):
         above = {}
@@ -215,11 +215,11 @@ def check_many(seed: int, count: int, **how: object) -> None:
     for _ in range(count):
         case = random_case(rng, **how)
         expected = reference(case)
-        whole, one_block = hierarchical(case, case.roi.shape), random_block(rng)
+        whole, block = hierarchical(case, case.roi.shape), random_block(rng)
         assert (rows_of(whole[0]), pairs_of(whole[1])) == expected[:2]
-        rows, adjacency = hierarchical(case, one_block)
-        assert rows_of(rows) == expected[0], one_block
-        assert pairs_of(adjacency) == expected[1], one_block
+        rows, adjacency = hierarchical(case, block)
+        assert rows_of(rows) == expected[0], block
+        assert pairs_of(adjacency) == expected[1], block
 
 
 @pytest.mark.parametrize("seed", range(5))
