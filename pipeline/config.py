@@ -138,6 +138,12 @@ class Waterz(Tiles):
     threshold: Share = 0.5  # it merges above this mean affinity; what is left are the fragments
 
 
+class Contacts(Section):
+    """Connected places where two fragments touch: what a correction of self-contacts starts from."""
+
+    enabled: bool = False
+
+
 class Agglomerate(Section):
     """Mean-affinity agglomeration."""
 
@@ -205,6 +211,7 @@ class RunConfig(Section):
     fragments: Fragments = Fragments()
     seeded: Seeded = Seeded()
     waterz: Waterz = Waterz()
+    contacts: Contacts = Contacts()
     agglomerate: Agglomerate = Agglomerate()
     relabel: Relabel = Relabel()
     pyramid: Pyramid = Pyramid()

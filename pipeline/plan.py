@@ -19,6 +19,7 @@ from pipeline.errors import CannotWork, ConfigError
 from pipeline.facts import Facts, layer_of
 from pipeline.geometry import Layer
 from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.contacts import FindContacts
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.predict import Predict
@@ -42,6 +43,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Seeded,
     Waterz,
     RegionGraph,
+    FindContacts,
     Agglomerate,
     Relabel,
     Pyramid,

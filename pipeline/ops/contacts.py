@@ -45,7 +45,7 @@ SLOTS = 4  # a voxel has at most 3 contacts; the list ends with -1
 TAG_SHIFT = 32  # a slot holds a hash of the pair above the provisional contact's number
 NUMBER = (1 << TAG_SHIFT) - 1
 PAIRS_PER_ENTRY = 39 + 2
-NEW_SINCE_Y, NEW_SINCE_X, BEFORE = slice(0, 3), slice(2, 6), slice(0, 13)  # of the steps to the voxels before one
+ABOVE_Z, ABOVE_Y, ABOVE_X = 9, 11, 12  # which of the 13 steps lead to the voxels before one along an axis
 
 
 class _Block(NamedTuple):
@@ -163,6 +163,7 @@ def _scan_row(
 ) -> None:
     """The entries of a row of voxels."""
     depth, height, width = block.labels_ZYX.shape
+    rows, codes_CZYX, decoded = found.rows, block.codes_CZYX, block.decoded
     own = block.labels_ZYX[z, y]
     row_z, row_y = block.before[0][y], block.before[1][z]
     if z > 0:
@@ -188,11 +189,13 @@ def _scan_row(
                     continue  # the same pair along an earlier axis
                 near[here, slot] = entry = _entry(found, near, here, steps, slot, min(label, other), max(label, other))
                 slot += 1
-                row = found.rows[entry & NUMBER]
-                _add_edges(row, block.codes_CZYX, block.decoded, others, axis, (z, y, x))
-                _add_voxel(row, block, axis, (z, y, x))
+                contact = entry & NUMBER
+                _add_edges(rows, contact, codes_CZYX, decoded, others, axis, (z, y, x))
+                _add_voxel(rows, contact, (z, y, x))
+                if rows[contact, VOXELS] == 1:
+                    _begin(rows[contact], block.origin, block.layer_shape, axis, (z, y, x))
                 if rim | (block.internal & ((x == 0) << 4 | (x == width - 1) << 5)):
-                    _add_to_shell(found, entry & NUMBER, block.origin, (z, y, x))
+                    _add_to_shell(found, contact, block.origin, (z, y, x))
         near[here, slot] = -1
 
 
@@ -208,22 +211,28 @@ def _entry(
 ) -> int:
     """What stands for a pair at a voxel: its provisional contact, joined to and noted with those before it."""
     tag = np.int64(((a ^ (b << np.uint64(32) | b >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(34))
-    entry = _match(near, here + steps[9], tag, found.rows, a, b)  # before it along z
+    rows, parent, seen = found.rows, found.parent, found.seen
+    entry = _match(near, here + steps[ABOVE_Z], tag, rows, a, b)
     if entry >= 0:
         return entry
-    chosen = steps[NEW_SINCE_Y]
-    entry = _match(near, here + steps[11], tag, found.rows, a, b)
+    first, stop = 0, 3  # the steps that the voxel before along y leaves out
+    entry = _match(near, here + steps[ABOVE_Y], tag, rows, a, b)
     if entry < 0:
-        chosen = steps[NEW_SINCE_X]
-        entry = _match(near, here + steps[12], tag, found.rows, a, b)
+        first, stop = 2, 6
+        entry = _match(near, here + steps[ABOVE_X], tag, rows, a, b)
     if entry < 0:
-        chosen = steps
-    count = _gather(near, here, chosen, found.seen)
+        first, stop = 0, 13
+    count = _gather(near, here, steps, first, stop, seen)
     if entry < 0:
         for earlier in range(slot):
-            found.seen[count] = near[here, earlier]
+            seen[count] = near[here, earlier]
             count += 1
-    contact = _connect(found, count, entry, tag, a, b)
+    contact = _connect(rows, parent, seen, count, entry, tag, a, b)
+    if contact < 0:
+        contact = _new(found, a, b)
+    for i in range(count):
+        if seen[i] >= 0:
+            note(found.adjacent, contact, seen[i] & NUMBER)
     return int(tag << TAG_SHIFT | contact)
 
 
@@ -240,12 +249,12 @@ def _match(near: NDArray[np.int64], voxel: int, tag: int, rows: U64, a: np.uint6
 
 
 @compiled
-def _gather(near: NDArray[np.int64], here: int, steps: NDArray[np.int64], seen: NDArray[np.int64]) -> int:
-    """What stands at the voxels before one: written to `seen`, runs once."""
+def _gather(near: NDArray[np.int64], here: int, steps: NDArray[np.int64], first: int, stop: int, seen: NDArray[np.int64]) -> int:
+    """What stands at some of the voxels before one: written to `seen`, runs once."""
     count, last = 0, np.int64(-1)
-    for step in steps:
+    for step in range(first, stop):
         for slot in range(3):
-            entry = near[here + step, slot]
+            entry = near[here + steps[step], slot]
             if entry < 0:
                 break
             if entry != last:
@@ -255,10 +264,13 @@ def _gather(near: NDArray[np.int64], here: int, steps: NDArray[np.int64], seen: 
 
 
 @compiled
-def _connect(found: _Found, count: int, entry: int, tag: int, a: np.uint64, b: np.uint64) -> int:
-    """Join what was seen of the same pair, note the rest with it; a new provisional contact if there is none."""
-    rows, parent, seen = found.rows, found.parent, found.seen
-    contact = entry & NUMBER if entry >= 0 else -1
+def _connect(
+    rows: U64, parent: NDArray[np.int64], seen: NDArray[np.int64], count: int, entry: int, tag: int, a: np.uint64, b: np.uint64
+) -> int:
+    """Join what was seen of the same pair, and take it off the list; -1 if there is nothing of it yet."""
+    contact = np.int64(-1)
+    if entry >= 0:
+        contact = np.int64(entry & NUMBER)
     for i in range(count):
         other = seen[i] & NUMBER
         if seen[i] >> TAG_SHIFT == tag and rows[other, A] == a and rows[other, B] == b:
@@ -268,11 +280,6 @@ def _connect(found: _Found, count: int, entry: int, tag: int, a: np.uint64, b: n
             elif contact != other:
                 one, two = find(parent, contact), find(parent, other)
                 parent[max(one, two)] = min(one, two)
-    if contact < 0:
-        contact = _new(found, a, b)
-    for i in range(count):
-        if seen[i] >= 0:
-            note(found.adjacent, contact, seen[i] & NUMBER)
     return int(contact)
 
 
@@ -286,32 +293,42 @@ def _new(found: _Found, a: np.uint64, b: np.uint64) -> int:
 
 
 @compiled
-def _add_edges(row: U64, codes_CZYX: Codes, decoded: NDArray[np.int64], others: U64, axis: int, at: Index) -> None:
-    """Add the edges of a voxel whose other end is the same fragment as along `axis`."""
-    edges = np.uint64(0)
+def _add_edges(
+    rows: U64, contact: int, codes_CZYX: Codes, decoded: NDArray[np.int64], others: U64, axis: int, at: Index
+) -> None:
+    """Add the edges of a voxel whose other end is the same fragment as along `axis`. Places are the block's own."""
+    z, y, x = at
+    edges, total = 0, np.int64(0)
     for channel in range(axis, 3):
         if others[channel] == others[axis]:
-            row[EDGES + channel] += np.uint64(1)
-            row[TOTAL] += np.uint64(decoded[codes_CZYX[channel, at[0], at[1], at[2]]])
-            edges += np.uint64(1)
-    for axis_ in range(3):
-        row[POSITION + axis_] += edges * np.uint64(at[axis_])
+            rows[contact, EDGES + channel] += np.uint64(1)
+            total += decoded[codes_CZYX[channel, z, y, x]]
+            edges += 1
+    rows[contact, TOTAL] += np.uint64(total)
+    rows[contact, POSITION] += np.uint64(edges * z)
+    rows[contact, POSITION + 1] += np.uint64(edges * y)
+    rows[contact, POSITION + 2] += np.uint64(edges * x)
 
 
 @compiled
-def _add_voxel(row: U64, block: _Block, axis: int, at: Index) -> None:
-    """Count a voxel and let the box hold it; the first one gives the name. Places count from the block's corner."""
+def _add_voxel(rows: U64, contact: int, at: Index) -> None:
+    """Count a voxel and let the box hold it: voxels come in order of z."""
+    _, y, x = at
+    rows[contact, VOXELS] += np.uint64(1)
+    rows[contact, BEGIN + 1] = min(rows[contact, BEGIN + 1], np.uint64(y))
+    rows[contact, BEGIN + 2] = min(rows[contact, BEGIN + 2], np.uint64(x))
+    rows[contact, END] = np.uint64(at[0] + 1)
+    rows[contact, END + 1] = max(rows[contact, END + 1], np.uint64(y + 1))
+    rows[contact, END + 2] = max(rows[contact, END + 2], np.uint64(x + 1))
+
+
+@compiled
+def _begin(row: U64, origin: Index, layer_shape: Index, axis: int, at: Index) -> None:
+    """The first voxel of a provisional contact: its box begins there, and it gives the name."""
     z, y, x = at
-    if row[VOXELS] == 0:
-        line = (z + block.origin[0]) * block.layer_shape[1] + y + block.origin[1]
-        row[NAME] = np.uint64((line * block.layer_shape[2] + x + block.origin[2]) << CHANNEL_BITS | axis)
-        row[BEGIN], row[BEGIN + 1], row[BEGIN + 2] = z, y, x
-    row[VOXELS] += np.uint64(1)
-    row[BEGIN + 1] = min(row[BEGIN + 1], np.uint64(y))
-    row[BEGIN + 2] = min(row[BEGIN + 2], np.uint64(x))
-    row[END] = np.uint64(z + 1)
-    row[END + 1] = max(row[END + 1], np.uint64(y + 1))
-    row[END + 2] = max(row[END + 2], np.uint64(x + 1))
+    line = (z + origin[0]) * layer_shape[1] + y + origin[1]
+    row[NAME] = np.uint64((line * layer_shape[2] + x + origin[2]) << CHANNEL_BITS | axis)
+    row[BEGIN], row[BEGIN + 1], row[BEGIN + 2] = z, y, x
 
 
 @compiled
