@@ -19,7 +19,7 @@ from pipeline.errors import CannotWork, ConfigError
 from pipeline.facts import Facts, layer_of
 from pipeline.geometry import Layer
 from pipeline.stages.agglomerate import Agglomerate
-from pipeline.stages.contacts import FindContacts
+from pipeline.stages.contacts import Contacts
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.predict import Predict
@@ -43,7 +43,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Seeded,
     Waterz,
     RegionGraph,
-    FindContacts,
+    Contacts,
     Agglomerate,
     Relabel,
     Pyramid,

@@ -27,7 +27,7 @@ from pipeline.errors import ChunkCorrupt
 from pipeline.geometry import Box
 from pipeline.ops import faces
 from pipeline.ops.compiled import compiled
-from pipeline.ops.contact_table import Adjacency, Contacts, fold, pairs_once, stack
+from pipeline.ops.contact_table import Adjacency, ContactRows, fold, pairs_once, stack
 from pipeline.ops.pair_list import PairList, empty_list, note, with_room
 from pipeline.ops.relabel import rename
 from pipeline.ops.union_find import find
@@ -45,7 +45,7 @@ class Part:
     row of their contact, and adjacent pairs that wait for one of theirs."""
 
     box: Box
-    contacts: Contacts
+    contacts: ContactRows
     shell_voxel: U64
     shell_row: I64
     waiting: Adjacency
@@ -56,7 +56,7 @@ class Joined:
     """A part, and the contacts and adjacent pairs that are final."""
 
     part: Part
-    closed: Contacts
+    closed: ContactRows
     adjacency: Adjacency
 
 
@@ -74,7 +74,9 @@ def join(children: Sequence[Part], box: Box, *, internal: int) -> Joined:
     seam = np.flatnonzero(np.concatenate([np.empty(0, bool), *seams]))
     seam = seam[np.argsort(voxel[seam])]
     owner = np.repeat(np.arange(len(children)), np.diff(starts))
-    root, adjacent = _across_seams((voxel[seam] - np.uint64(1)).view(np.int64), row[seam], owner, contacts.a, contacts.b)
+    root, adjacent = _across_seams(
+        (voxel[seam] - np.uint64(1)).view(np.int64), row[seam], owner, contacts.a, contacts.b
+    )
     _, index = np.unique(root, return_inverse=True)
     joined = fold(contacts, index)
     by_name = np.argsort(contacts.name)
@@ -99,7 +101,7 @@ def _check(part: Part) -> None:
         )
 
 
-def reaches(contacts: Contacts, box: Box, internal: int) -> NDArray[np.bool_]:
+def reaches(contacts: ContactRows, box: Box, internal: int) -> NDArray[np.bool_]:
     """Which contacts have a voxel on an internal face of a block: these are open."""
     is_open = np.zeros(contacts.size, bool)
     for axis in range(3):

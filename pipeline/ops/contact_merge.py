@@ -14,21 +14,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ops.contact_table import Adjacency, Contacts, fold
+from pipeline.ops.contact_table import Adjacency, ContactRows, fold
 from pipeline.ops.relabel import index_of, rename
 from pipeline.ops.union_find import unite_pairs
 
 U64 = NDArray[np.uint64]
 
 
-def join_contacts(contacts: Contacts, adjacency: Adjacency, segments: tuple[U64, U64]) -> Contacts:
+def join_contacts(contacts: ContactRows, adjacency: Adjacency, segments: tuple[U64, U64]) -> ContactRows:
     """The contacts between segments, by (a, b, name); `segments` is the rename table fragment -> segment."""
     one, two = rename(contacts.a, *segments), rename(contacts.b, *segments)
     kept = np.flatnonzero(one != two)
     kept = kept[np.argsort(contacts.name[kept])]
     low, high = np.minimum(one, two)[kept], np.maximum(one, two)[kept]
     chosen = contacts.take(kept)
-    between = Contacts(chosen.name, low, high, chosen.sums, chosen.begin, chosen.end)
+    between = ContactRows(chosen.name, low, high, chosen.sums, chosen.begin, chosen.end)
     inside = np.isin(adjacency.first, between.name) & np.isin(adjacency.second, between.name)
     first = index_of(between.name, adjacency.first[inside], what="the adjacency of contacts")
     second = index_of(between.name, adjacency.second[inside], what="the adjacency of contacts")

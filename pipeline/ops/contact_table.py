@@ -27,7 +27,7 @@ END = tuple(f"end_{axis}" for axis in AXES)
 
 
 @dataclass(frozen=True)
-class Contacts:
+class ContactRows:
     """One row a contact, a < b: `sums` has the columns SUMS, `begin` and `end` the half-open box of its voxels."""
 
     name: U64
@@ -42,9 +42,9 @@ class Contacts:
         """Number of rows."""
         return self.name.size
 
-    def take(self, rows: Rows) -> Contacts:
+    def take(self, rows: Rows) -> ContactRows:
         """Some of the rows."""
-        return Contacts(*(column[rows] for column in vars(self).values()))
+        return ContactRows(*(column[rows] for column in vars(self).values()))
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """As a table."""
@@ -54,7 +54,7 @@ class Contacts:
         return named
 
     @classmethod
-    def of_columns(cls, table: Mapping[str, NDArray[np.generic]]) -> Contacts:
+    def of_columns(cls, table: Mapping[str, NDArray[np.generic]]) -> ContactRows:
         """From a table."""
         name, a, b = (table[column].astype(np.uint64, copy=False) for column in ("name", "a", "b"))
         sums, begin, end = (
@@ -90,10 +90,10 @@ class Adjacency:
         return cls(table["first"].astype(np.uint64, copy=False), table["second"].astype(np.uint64, copy=False))
 
 
-def no_contacts() -> Contacts:
+def no_contacts() -> ContactRows:
     """A table without rows."""
     names = np.empty(0, np.uint64)
-    return Contacts(names, names, names, *(np.empty((0, n), np.int64) for n in (len(SUMS), 3, 3)))
+    return ContactRows(names, names, names, *(np.empty((0, n), np.int64) for n in (len(SUMS), 3, 3)))
 
 
 def no_adjacency() -> Adjacency:
@@ -101,13 +101,13 @@ def no_adjacency() -> Adjacency:
     return Adjacency(np.empty(0, np.uint64), np.empty(0, np.uint64))
 
 
-def stack(parts: Iterable[Contacts]) -> Contacts:
+def stack(parts: Iterable[ContactRows]) -> ContactRows:
     """All rows, in order."""
     every = [no_contacts(), *parts]
-    return Contacts(*(np.concatenate(columns) for columns in zip(*(vars(p).values() for p in every), strict=True)))
+    return ContactRows(*(np.concatenate(columns) for columns in zip(*(vars(p).values() for p in every), strict=True)))
 
 
-def fold(contacts: Contacts, group: I64) -> Contacts:
+def fold(contacts: ContactRows, group: I64) -> ContactRows:
     """One row for every group: the smallest name, sums added, boxes united; ascending by group.
 
     Rows of a group must have the same a and b.
@@ -118,7 +118,7 @@ def fold(contacts: Contacts, group: I64) -> Contacts:
     ranked = group[order]
     first = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
     rows = contacts.take(order)
-    return Contacts(
+    return ContactRows(
         np.minimum.reduceat(rows.name, first),
         rows.a[first],
         rows.b[first],

@@ -30,7 +30,7 @@ from pipeline.geometry import Box, Index
 from pipeline.ops import faces
 from pipeline.ops.compiled import compiled
 from pipeline.ops.contact_join import Joined, Part, reaches, settle
-from pipeline.ops.contact_table import CHANNEL_BITS, SUMS, Adjacency, Contacts
+from pipeline.ops.contact_table import CHANNEL_BITS, SUMS, Adjacency, ContactRows
 from pipeline.ops.pair_list import PairList, empty_list, note, with_room
 from pipeline.ops.region_graph import Place
 from pipeline.ops.union_find import find
@@ -45,6 +45,7 @@ SLOTS = 4  # a voxel has at most 3 contacts; the list ends with -1
 TAG_SHIFT = 32  # a slot holds a hash of the pair above the provisional contact's number
 NUMBER = (1 << TAG_SHIFT) - 1
 PAIRS_PER_ENTRY = 39 + 2
+IN_PLANE_BEFORE = np.array([0, 1, 2, 3, 4, 6, 7, 8, 9])  # which of the 13 steps lead to the plane before
 ABOVE_Z, ABOVE_Y, ABOVE_X = 9, 11, 12  # which of the 13 steps lead to the voxels before one along an axis
 
 
@@ -98,13 +99,13 @@ def contacts(
     return settle(part, is_open, final)
 
 
-def _contacts(rows: U64, origin: NDArray[np.int64]) -> Contacts:
+def _contacts(rows: U64, origin: NDArray[np.int64]) -> ContactRows:
     """Rows as columns, with places counted from the layer's origin."""
     numbers = rows.astype(np.int64)
     sums = numbers[:, EDGES : EDGES + len(SUMS)]
     sums[:, POSITION - EDGES : POSITION - EDGES + 3] += sums[:, :3].sum(axis=1)[:, None] * origin
     name, a, b = (rows[:, column].copy() for column in (NAME, A, B))
-    return Contacts(name, a, b, sums, numbers[:, BEGIN:END] + origin, numbers[:, END:] + origin)
+    return ContactRows(name, a, b, sums, numbers[:, BEGIN:END] + origin, numbers[:, END:] + origin)
 
 
 def _once(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -131,9 +132,9 @@ def _scan(block: _Block) -> tuple[U64, NDArray[np.int64], NDArray[np.int64], U64
     for z in range(depth):
         past = plane - 2 * (z & 1) * plane
         steps = np.array(
-            [past + line - 1, past + line, past + line + 1, past + 1, past - line + 1, 1 - line]
-            + [past - line - 1, past - line, past - 1, past, -line - 1, -line, -1]
+            [line - 1, line, line + 1, 1, 1 - line, 1 - line, -line - 1, -line, -1, 0, -line - 1, -line, -1]
         )
+        steps[IN_PLANE_BEFORE] += past
         for y in range(height):
             found = _with_room(found, 3 * width)
             _scan_row(block, found, near, steps, z, y)
@@ -158,9 +159,7 @@ def _with_room(found: _Found, entries: int) -> _Found:
 
 
 @compiled
-def _scan_row(
-    block: _Block, found: _Found, near: NDArray[np.int64], steps: NDArray[np.int64], z: int, y: int
-) -> None:
+def _scan_row(block: _Block, found: _Found, near: NDArray[np.int64], steps: NDArray[np.int64], z: int, y: int) -> None:
     """The entries of a row of voxels."""
     depth, height, width = block.labels_ZYX.shape
     rows, codes_CZYX, decoded = found.rows, block.codes_CZYX, block.decoded
@@ -210,7 +209,7 @@ def _entry(
     b: np.uint64,
 ) -> int:
     """What stands for a pair at a voxel: its provisional contact, joined to and noted with those before it."""
-    tag = np.int64(((a ^ (b << np.uint64(32) | b >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(34))
+    tag = int(((a ^ (b << np.uint64(32) | b >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(34))
     rows, parent, seen = found.rows, found.parent, found.seen
     entry = _match(near, here + steps[ABOVE_Z], tag, rows, a, b)
     if entry >= 0:
@@ -249,7 +248,9 @@ def _match(near: NDArray[np.int64], voxel: int, tag: int, rows: U64, a: np.uint6
 
 
 @compiled
-def _gather(near: NDArray[np.int64], here: int, steps: NDArray[np.int64], first: int, stop: int, seen: NDArray[np.int64]) -> int:
+def _gather(
+    near: NDArray[np.int64], here: int, steps: NDArray[np.int64], first: int, stop: int, seen: NDArray[np.int64]
+) -> int:
     """What stands at some of the voxels before one: written to `seen`, runs once."""
     count, last = 0, np.int64(-1)
     for step in range(first, stop):
@@ -265,7 +266,14 @@ def _gather(near: NDArray[np.int64], here: int, steps: NDArray[np.int64], first:
 
 @compiled
 def _connect(
-    rows: U64, parent: NDArray[np.int64], seen: NDArray[np.int64], count: int, entry: int, tag: int, a: np.uint64, b: np.uint64
+    rows: U64,
+    parent: NDArray[np.int64],
+    seen: NDArray[np.int64],
+    count: int,
+    entry: int,
+    tag: int,
+    a: np.uint64,
+    b: np.uint64,
 ) -> int:
     """Join what was seen of the same pair, and take it off the list; -1 if there is nothing of it yet."""
     contact = np.int64(-1)
@@ -278,7 +286,7 @@ def _connect(
             if contact < 0:
                 contact = other
             elif contact != other:
-                one, two = find(parent, contact), find(parent, other)
+                one, two = find(parent, int(contact)), find(parent, int(other))
                 parent[max(one, two)] = min(one, two)
     return int(contact)
 

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from pipeline.geometry import Box, Index
 from pipeline.ops import faces
 from pipeline.ops.contact_join import Joined, Part, join
-from pipeline.ops.contact_table import Adjacency, Contacts, stack
+from pipeline.ops.contact_table import Adjacency, ContactRows, stack
 from pipeline.ops.contacts import contacts
 from pipeline.ops.region_graph import Place
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
+from pipeline.tables import Table
 from workers.block import BlockRef
 
 VOXEL_BYTES = 28  # codes, labels, renamed labels
@@ -69,7 +70,7 @@ class _Join:
         return _tables(join(self.children, self.box, internal=self.internal))
 
 
-class FindContacts(TabularStage):
+class Contacts(TabularStage):
     """From fragments and codes to contacts and their adjacency."""
 
     name = "contacts"
@@ -129,21 +130,21 @@ class FindContacts(TabularStage):
         shell = stored["shell"]
         return Part(
             self.box(sweep, index),
-            Contacts.of_columns(stored["open"]),
+            ContactRows.of_columns(stored["open"]),
             shell["voxel"],
             shell["row"],
             Adjacency.of_columns(stored["waiting"]),
         )
 
     # ---- for the stages that follow ----------------------------------------------------------------------------
-    def read_all(self) -> tuple[Contacts, Adjacency]:
+    def read_all(self) -> tuple[ContactRows, Adjacency]:
         """All contacts of the volume and their adjacency: the final rows of every block of every level."""
         rows, pairs = [], []
         for sweep in self.passes():
             for index in sweep.grid:
                 if not self.masked(sweep.name, index):
                     stored = self.tables(sweep.name, index, "contacts", "adjacency")
-                    rows.append(Contacts.of_columns(stored["contacts"]))
+                    rows.append(ContactRows.of_columns(stored["contacts"]))
                     pairs.append(Adjacency.of_columns(stored["adjacency"]))
         none = np.empty(0, np.uint64)
         first, second = (np.concatenate([none, *(getattr(p, side) for p in pairs)]) for side in ("first", "second"))
@@ -168,7 +169,7 @@ class FindContacts(TabularStage):
 
 def _tables(found: Joined) -> Tables:
     part = found.part
-    sections = {
+    sections: dict[str, Table] = {
         "contacts": found.closed.columns(),
         "adjacency": found.adjacency.columns(),
         "open": part.contacts.columns(),

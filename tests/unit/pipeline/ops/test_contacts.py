@@ -4,7 +4,8 @@ caught."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, pairwise, product
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 
 from pipeline.errors import ChunkCorrupt
 from pipeline.geometry import Box, Grid
-from pipeline.ops import faces
-from pipeline.ops.contact_join import Joined, Part, join
+from pipeline.ops import contact_join, faces
+from pipeline.ops.contact_join import Joined, Part, join, reaches, settle
 from pipeline.ops.contact_merge import join_contacts
-from pipeline.ops.contact_table import Adjacency, Contacts, first_voxels, pairs_once, stack
+from pipeline.ops.contact_table import Adjacency, ContactRows, first_voxels, fold, stack
 from pipeline.ops.contacts import contacts
 from pipeline.ops.region_graph import Place
 from pipeline.ops.region_graph import contacts as graph_rows
 from pipeline.ops.relabel import rename
+from pipeline.ops.union_find import unite_pairs
 
 Voxel = tuple[int, int, int]
 Row = tuple[int, ...]  # a, b, sums, begin, end
@@ -135,7 +137,7 @@ def row_of(case: Case, pair: tuple[int, int], voxels: dict[Voxel, list[int]]) ->
     return name, (*pair, *edges, total, *sums, len(voxels), *corners[:3], *end)
 
 
-def rows_of(found: Contacts) -> dict[int, Row]:
+def rows_of(found: ContactRows) -> dict[int, Row]:
     columns = [column.tolist() for column in found.columns().values()]
     rows = {name: row for name, *row in zip(*columns, strict=True)}
     assert len(rows) == found.size, "a contact twice"
@@ -148,7 +150,7 @@ def pairs_of(found: Adjacency) -> set[tuple[int, int]]:
     return pairs
 
 
-# ---- the hierarchy, in memory -----------------------------------------------------------------------------------------
+# ---- the hierarchy, in memory ------------------------------------------------------------------------------------
 
 
 def one_block(case: Case, grid: Grid, index: Voxel) -> Joined:
@@ -176,7 +178,7 @@ def hierarchical(
     *,
     start: Callable[[Case, Grid, Voxel], Joined] = one_block,
     step: Callable[..., Joined] = join,
-) -> tuple[Contacts, Adjacency]:
+) -> tuple[ContactRows, Adjacency]:
     """Walk up the levels as the stage does; blocks without labels are not there."""
     grids = Grid(case.roi, block).levels
     done, final = {}, []
@@ -281,18 +283,7 @@ def test_segments_that_touch_at_k_places_have_k_contacts(places: int) -> None:
         assert (found.sums[:, :3].sum(axis=1) == 4).all()
 
 
-def test_a_contact_goes_on_through_a_corner_alone() -> None:
-    labels = np.zeros((4, 4, 4), np.uint64)
-    for p in ((1, 1, 1), (2, 2, 2)):
-        labels[p] = 7
-    labels[0, 1, 1] = labels[1, 2, 2] = 8
-    case = Case(labels, np.full((3, 4, 4, 4), 9, np.uint8), np.arange(256), Box.of_shape((4, 4, 4)))
-    found, _ = hierarchical(case, (2, 2, 2))
-    assert found.size == 1
-    assert found.columns()["voxels"].tolist() == [2]
-
-
-# ---- merged pairs -------------------------------------------------------------------------------------------------------
+# ---- merged pairs -------------------------------------------------------------------------------------------------
 
 
 def merged(case: Case, rng: np.random.Generator) -> tuple[tuple[np.ndarray, np.ndarray], Case]:
@@ -341,3 +332,76 @@ def test_contacts_of_merged_segments_many_times(seed: int) -> None:
 def test_control_poorer_adjacency_spoils_merged_contacts(broken: dict[str, object]) -> None:
     """Among them adjacency of pairs that share a fragment alone, as first specified: not enough."""
     assert merge_failures(41, 120, lambda case: reference(case, **broken)[1]) > 0
+
+
+# ---- controls: a slow block and slow seams agree; with one rule broken they are caught ------------------------------
+
+
+def slow_block(case: Case, grid: Grid, index: Voxel, **broken: object) -> Joined:
+    box, internal = grid.block_box(index), grid.internal_faces(index)
+    rows, adjacent, at = reference(case, box, **broken)
+    names = sorted(rows)
+    numbers = np.array([rows[name][2:] for name in names], np.int64).reshape(len(names), 14)
+    ends = np.array([rows[name][:2] for name in names], np.uint64).reshape(len(names), 2)
+    name = np.array(names, np.uint64)
+    found = ContactRows(name, ends[:, 0], ends[:, 1], numbers[:, :8], numbers[:, 8:11], numbers[:, 11:])
+    is_open = contact_join.reaches(found, box, internal)
+    open_names = set(name[is_open].tolist())
+    pairs = np.array(sorted(adjacent), np.uint64).reshape(-1, 2)
+    waits = np.array([bool(open_names & {one, two}) for one, two in pairs.tolist()], bool)
+    places = {p: [v + b for v, b in zip(p, case.roi.begin, strict=True)] for p in at}
+    ids = {p: 1 + (z << 42 | y << 21 | x) for p, (z, y, x) in places.items()}
+    shell = [(ids[p], names.index(one)) for p, here in at.items() for one in here]
+    voxel, row = np.array(sorted(shell), np.int64).reshape(-1, 2).T
+    outer = contact_join._on_faces(voxel.astype(np.uint64), box, internal)
+    waiting, final = (Adjacency(pairs[chosen, 0], pairs[chosen, 1]) for chosen in (waits, ~waits))
+    return contact_join.settle(Part(box, found, voxel.astype(np.uint64)[outer], row[outer], waiting), is_open, final)
+
+
+def slow_seams(reach: list[Voxel], noting: bool = True) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    def across(place: np.ndarray, row: np.ndarray, owner: np.ndarray, a: np.ndarray, b: np.ndarray):
+        voxels = [(p >> 42, p >> 21 & (1 << 21) - 1, p & (1 << 21) - 1) for p in place.tolist()]
+        union, adjacent = [], []
+        for (p, i), (q, j) in combinations(zip(voxels, row.tolist(), strict=True), 2):
+            if owner[i] != owner[j] and tuple(np.subtract(p, q)) in reach:
+                (union if a[i] == a[j] and b[i] == b[j] else adjacent).append((i, j))
+        first, second = np.array(union, np.int64).reshape(-1, 2).T
+        return unite_pairs(a.size, first, second), np.array(adjacent if noting else [], np.int64).reshape(-1, 2)
+
+    return across
+
+
+def disagreements(seed: int, count: int, **parts: Callable[..., object]) -> int:
+    rng = np.random.default_rng(seed)
+    return sum(not agree(random_case(rng, largest=5), random_block(rng), **parts) for _ in range(count))
+
+
+@pytest.mark.parametrize(
+    "broken", [{"coincide": False}, {"sharing": True}, {"reach": FACES}, {"reach": EDGES}, {"touch": EDGES}, {}]
+)
+def test_control_each_rule_of_a_block(broken: dict[str, object]) -> None:
+    assert (disagreements(50, 25, start=partial(slow_block, **broken)) > 0) == bool(broken)
+
+
+@pytest.mark.parametrize(
+    ("reach", "noting", "right"),
+    [(AROUND, True, True), (AROUND, False, False), (EDGES, True, False), (FACES, True, False)],
+)
+def test_control_each_rule_of_seams(reach: list, noting: bool, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_join, "_across_seams", slow_seams(reach, noting))
+    assert (disagreements(51, 25) == 0) == right
+
+
+BROKEN_STEPS = {
+    "fold": lambda rows, group: replace(fold(rows, group), sums=fold(rows, group).sums * 2),  # counted twice
+    "rename": lambda names, old, new: names,  # waiting pairs keep the names of parts
+    "reaches": lambda rows, box, internal: reaches(rows, box, internal & 0b010101),  # closed though it may go on
+    "_listed": lambda names, values: np.zeros(values.size, bool),  # pairs leave before their contacts
+    "settle": lambda part, is_open, final: settle(part, is_open, Adjacency(final.first[:0], final.second[:0])),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN_STEPS)
+def test_control_each_rule_of_a_step(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_join, rule, BROKEN_STEPS[rule])
+    assert disagreements(52, 25) > 0

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.ops.contacts import contacts
 from pipeline.ops.region_graph import Place
-from pipeline.stages.contacts import FindContacts
+from pipeline.stages.contacts import Contacts
 from pipeline.stages.region_graph import RegionGraph
 
 ON = {"enabled": True}
@@ -23,7 +23,7 @@ def rows_of(columns: dict[str, np.ndarray]) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("block", [(24, 40, 40), (8, 16, 12), (5, 7, 40)])
 def test_every_grid_stores_the_contacts_of_the_volume(chain: Callable[..., Any], block: tuple[int, int, int]) -> None:
     done = chain(block, hidden=((0, 1, 0),), contacts=ON).run()
-    stage = done.stage(FindContacts)
+    stage = done.stage(Contacts)
     layer = stage.site.layer
     whole = contacts(
         done.fragments(),
@@ -41,7 +41,7 @@ def test_every_grid_stores_the_contacts_of_the_volume(chain: Callable[..., Any],
 
 def test_contacts_of_all_pairs_add_up_to_the_region_graph(chain: Callable[..., Any]) -> None:
     done = chain((8, 16, 12), contacts=ON).run()
-    found, _ = done.stage(FindContacts).read_all()
+    found, _ = done.stage(Contacts).read_all()
     graph = done.stage(RegionGraph)
     stored = [graph.tables("blocks", index) for index in graph.grids[0]]
     for column, total in (("count", found.sums[:, :3].sum()), ("sum", found.sums[:, 3].sum())):
@@ -52,7 +52,7 @@ def test_contacts_of_all_pairs_add_up_to_the_region_graph(chain: Callable[..., A
 def test_a_block_needs_what_it_reads(chain: Callable[..., Any], reads: Callable[..., Any]) -> None:
     done = chain((8, 16, 12), hidden=((0, 1, 0),), contacts=ON)
     done.run()
-    stage = done.stage(FindContacts)
+    stage = done.stage(Contacts)
     for sweep in stage.passes():
         for index in sweep.grid:
             if not stage.masked(sweep.name, index):
@@ -61,4 +61,4 @@ def test_a_block_needs_what_it_reads(chain: Callable[..., Any], reads: Callable[
 
 
 def test_off_unless_asked_for(chain: Callable[..., Any]) -> None:
-    assert not [stage for stage in chain((8, 16, 12)).stages if isinstance(stage, FindContacts)]
+    assert not [stage for stage in chain((8, 16, 12)).stages if isinstance(stage, Contacts)]
