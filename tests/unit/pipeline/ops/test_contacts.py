@@ -1,5 +1,4 @@
-"""Contacts: any grid, one block and plain Python agree, rows and adjacency, before and after merges; broken rules are
-caught."""
+"""Contacts and adjacency: any grid, one block and plain Python agree, also after merges; broken rules are caught."""
 
 from __future__ import annotations
 
@@ -122,15 +121,14 @@ def reference(
 
 
 def row_of(case: Case, pair: tuple[int, int], voxels: dict[Voxel, list[int]]) -> tuple[int, Row]:
-    edges, sums, total = [0, 0, 0], [0, 0, 0], 0
+    edges, sums, total = [0] * 3, [0] * 3, 0
     for p, channels in voxels.items():
         for channel in channels:
             edges[channel] += 1
             total += int(case.table[case.codes[(channel, *p)]])
             sums = [s + v + b for s, v, b in zip(sums, p, case.roi.begin, strict=True)]
     places = [tuple(v + b for v, b in zip(p, case.roi.begin, strict=True)) for p in voxels]
-    first = min(places)
-    channel = voxels[tuple(v - b for v, b in zip(first, case.roi.begin, strict=True))][0]
+    first, channel = min(places), voxels[min(voxels)][0]
     name = ((first[0] * case.layer[1] + first[1]) * case.layer[2] + first[2]) * 4 + channel
     corners = [f(along) for f in (min, max) for along in zip(*places, strict=True)]
     end = [v + 1 for v in corners[3:]]
@@ -235,12 +233,9 @@ def test_every_grid_gives_the_contacts_of_plain_python_many_times(seed: int) -> 
     check_many(seed, 220, largest=7)
 
 
-def test_codes_of_two_bytes() -> None:
-    check_many(20, 20, codes=np.uint16)
-
-
-def test_larger_volumes() -> None:
-    check_many(21, 6, largest=14)
+def test_codes_of_two_bytes_and_larger_volumes() -> None:
+    check_many(20, 12, codes=np.uint16)
+    check_many(21, 4, largest=14, codes=np.uint16)
 
 
 def test_contacts_of_a_pair_add_up_to_its_row_of_the_region_graph() -> None:
@@ -259,12 +254,10 @@ def test_contacts_of_a_pair_add_up_to_its_row_of_the_region_graph() -> None:
 
 
 def test_a_name_tells_the_first_voxel() -> None:
+    found, _ = hierarchical(random_case(np.random.default_rng(23)), (2, 2, 2))
     case = random_case(np.random.default_rng(23))
-    rows, _, at = reference(case)
-    first = {name: min(p for p, names in at.items() if name in names) for name in rows}
-    names = np.array(sorted(first), np.uint64)
-    expected = [[v + b for v, b in zip(first[n], case.roi.begin, strict=True)] for n in names.tolist()]
-    assert first_voxels(names, case.layer).tolist() == expected
+    begin, place = found.begin, first_voxels(found.name, case.layer)
+    assert ((place[:, 0] == begin[:, 0]) & (place >= begin).all(axis=1) & (place < found.end).all(axis=1)).all()
 
 
 @pytest.mark.parametrize("places", [1, 2, 3, 5])
@@ -371,16 +364,16 @@ def slow_seams(reach: list[Voxel], noting: bool = True) -> Callable[..., tuple[n
     return across
 
 
-def disagreements(seed: int, count: int, **parts: Callable[..., object]) -> int:
+def disagree(seed: int, count: int, **parts: Callable[..., object]) -> bool:
     rng = np.random.default_rng(seed)
-    return sum(not agree(random_case(rng, largest=5), random_block(rng), **parts) for _ in range(count))
+    return any(not agree(random_case(rng, largest=5), random_block(rng), **parts) for _ in range(count))
 
 
 @pytest.mark.parametrize(
     "broken", [{"coincide": False}, {"sharing": True}, {"reach": FACES}, {"reach": EDGES}, {"touch": EDGES}, {}]
 )
 def test_control_each_rule_of_a_block(broken: dict[str, object]) -> None:
-    assert (disagreements(50, 25, start=partial(slow_block, **broken)) > 0) == bool(broken)
+    assert disagree(50, 600 if broken else 25, start=partial(slow_block, **broken)) == bool(broken)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +382,7 @@ def test_control_each_rule_of_a_block(broken: dict[str, object]) -> None:
 )
 def test_control_each_rule_of_seams(reach: list, noting: bool, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contact_join, "_across_seams", slow_seams(reach, noting))
-    assert (disagreements(51, 25) == 0) == right
+    assert disagree(51, 25 if right else 600) != right
 
 
 BROKEN_STEPS = {
@@ -404,4 +397,4 @@ BROKEN_STEPS = {
 @pytest.mark.parametrize("rule", BROKEN_STEPS)
 def test_control_each_rule_of_a_step(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contact_join, rule, BROKEN_STEPS[rule])
-    assert disagreements(52, 25) > 0
+    assert disagree(52, 25)
