@@ -182,6 +182,12 @@ class RegionGraph(Section):
     histograms: bool = False  # keep every pair's histogram of affinities; a quantile score does so by itself
 
 
+class Contacts(Section):
+    """Connected places where two fragments touch: what a correction of self-contacts starts from."""
+
+    enabled: bool = False
+
+
 class Agglomerate(Section):
     """Agglomeration by a score of contacts; floor and thresholds are shares of the affinity range for all of them."""
 
@@ -252,6 +258,7 @@ class RunConfig(Section):
     seeded: Seeded = Seeded()
     waterz: Waterz = Waterz()
     region_graph: RegionGraph = RegionGraph()
+    contacts: Contacts = Contacts()
     agglomerate: Agglomerate = Agglomerate()
     relabel: Relabel = Relabel()
     pyramid: Pyramid = Pyramid()

@@ -20,6 +20,7 @@ from pipeline.facts import Facts, layer_of
 from pipeline.geometry import Layer
 from pipeline.stages.affinities import Affinities
 from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.contacts import Contacts
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.predict import Predict
@@ -44,6 +45,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Seeded,
     Waterz,
     RegionGraph,
+    Contacts,
     Agglomerate,
     Relabel,
     Pyramid,

@@ -15,6 +15,7 @@ from pipeline.config import RunConfig, parse
 from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
 from pipeline.stages import tabular
 from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.contacts import Contacts
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.predict import Predict
@@ -29,7 +30,7 @@ from workers.block import BlockRef
 ROI = Box((1, 2, 3), (25, 42, 43))
 LAYER = Layer((26, 44, 45), ROI, VoxelSize.from_nm([30, 6, 6]))
 PREDICT_BLOCK = (12, 20, 20)
-KINDS = (Fragments, Seeded, Waterz, RegionGraph, Agglomerate, Relabel)
+KINDS = (Fragments, Seeded, Waterz, RegionGraph, Contacts, Agglomerate, Relabel)
 
 
 class StandIn(Predict):

@@ -1,0 +1,184 @@
+"""Contacts: connected places where two fragments touch, level by level (ops/contacts.py, ops/contact_join.py).
+
+`up0` finds the contacts of every block; `up1` .. `upL` join those that go on beyond faces, edges and corners. A contact
+is a row of the section `contacts` of the block, of whatever level, where it is complete, and a pair of adjacent ones
+stands in `adjacency` where both are: all tables together are the answer, and nothing has to come back down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Box, Index
+from pipeline.ops import faces
+from pipeline.ops.contact_join import Joined, Part, join
+from pipeline.ops.contact_table import Adjacency, ContactRows, stack
+from pipeline.ops.contacts import contacts
+from pipeline.ops.region_graph import Place
+from pipeline.stages.fragment_source import FragmentSource
+from pipeline.stages.region_graph import RegionGraph
+from pipeline.stages.stage import Pass, Stage
+from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
+from pipeline.tables import Table
+from workers.block import BlockRef
+
+VOXEL_BYTES = 28  # codes, labels, renamed labels
+CONTACT_BYTES = 1200  # a contact and its ten adjacent pairs while they are collected and sorted
+STORED_CONTACT_BYTES = 17 * 8 + 10 * 16
+SHELL_BYTES = 200  # a surface voxel of the children of a higher block: its entries, contacts, waiting pairs
+STORED_SHELL_BYTES = 40
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block's fragments and codes, and the fragments across its low faces."""
+
+    labels_ZYX: NDArray[np.uint64]
+    codes_CZYX: NDArray[Any]
+    before: Mapping[str, faces.Slab]
+    code_table: NDArray[np.integer]
+    place: Place
+    internal: int
+
+    def compute(self) -> Tables:
+        found = contacts(
+            self.labels_ZYX,
+            self.codes_CZYX,
+            self.before,
+            code_table=self.code_table,
+            place=self.place,
+            internal=self.internal,
+        )
+        return _tables(found)
+
+
+@dataclass(frozen=True)
+class _Join:
+    """What the children of a block hand up."""
+
+    children: tuple[Part, ...]
+    box: Box
+    internal: int
+
+    def compute(self) -> Tables:
+        return _tables(join(self.children, self.box, internal=self.internal))
+
+
+class Contacts(TabularStage):
+    """From fragments and codes to contacts and their adjacency."""
+
+    name = "contacts"
+
+    @cached_property
+    def graph(self) -> RegionGraph:
+        """The stage that reads the same: its inputs are those of level 0 here."""
+        return self.site.find(RegionGraph)
+
+    @property
+    def fragments(self) -> FragmentSource:
+        """The stage that made the fragments."""
+        return self.graph.fragments
+
+    @property
+    def active(self) -> bool:
+        """If the config asks for contacts."""
+        return self.site.config.contacts.enabled
+
+    def upstream(self) -> tuple[Stage[Any, Any], ...]:
+        """Fragments and codes."""
+        return (self.fragments, self.fragments.codes)
+
+    def content(self) -> dict[str, Any]:
+        """What codes mean, and the layer's extent, which numbers voxels in names."""
+        return self.graph.content()
+
+    def passes(self) -> tuple[Pass, ...]:
+        """One a level, up."""
+        return tuple(Pass(f"up{level}", grid) for level, grid in enumerate(self.grids)) if self.active else ()
+
+    def masked(self, sweep: str, index: Index) -> bool:
+        """Where there are no fragments' blocks."""
+        return self.fragments.empty(_level(sweep), index)
+
+    def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
+        """What the region graph of a block needs, or the children."""
+        level = _level(sweep)
+        if level == 0:
+            return self.graph.needs("blocks", index)
+        return [BlockRef(self.task(f"up{level - 1}"), child) for child in self.fragments.children(level, index)]
+
+    def read(self, sweep: str, index: Index) -> _Block | _Join:
+        """Voxels at level 0, the children's tables above."""
+        level = _level(sweep)
+        if level == 0:
+            given = self.graph.read("blocks", index)
+            return _Block(
+                given.labels_ZYX, given.codes_CZYX, given.before, given.code_table, given.place, given.internal
+            )
+        children = tuple(self._part(level - 1, child) for child in self.fragments.children(level, index))
+        return _Join(children, self.box(sweep, index), self.grids[level].internal_faces(index))
+
+    def _part(self, level: int, index: Index) -> Part:
+        sweep = f"up{level}"
+        stored = self.tables(sweep, index, "open", "shell", "waiting")
+        shell = stored["shell"]
+        return Part(
+            self.box(sweep, index),
+            ContactRows.of_columns(stored["open"]),
+            shell["voxel"],
+            shell["row"],
+            Adjacency.of_columns(stored["waiting"]),
+        )
+
+    # ---- for the stages that follow ----------------------------------------------------------------------------
+    def read_all(self) -> tuple[ContactRows, Adjacency]:
+        """All contacts of the volume and their adjacency: the final rows of every block of every level."""
+        rows, pairs = [], []
+        for sweep in self.passes():
+            for index in sweep.grid:
+                if not self.masked(sweep.name, index):
+                    stored = self.tables(sweep.name, index, "contacts", "adjacency")
+                    rows.append(ContactRows.of_columns(stored["contacts"]))
+                    pairs.append(Adjacency.of_columns(stored["adjacency"]))
+        none = np.empty(0, np.uint64)
+        first, second = (np.concatenate([none, *(getattr(p, side) for p in pairs)]) for side in ("first", "second"))
+        return stack(rows), Adjacency(first, second)
+
+    # ---- what it costs -----------------------------------------------------------------------------------------
+    def memory_bytes(self, sweep: str) -> int:
+        """By voxels at level 0, by the surface of the children above."""
+        box = self.box(sweep, (0, 0, 0))
+        if _level(sweep) == 0:
+            return int(box.voxels * (VOXEL_BYTES + CONTACT_BYTES * FRAGMENTS_PER_VOXEL * EDGES_PER_FRAGMENT))
+        return SHELL_BYTES * 2 * surface(box.shape)
+
+    def stored_bytes(self) -> int:
+        """Contacts with their adjacent pairs, and what every level hands up."""
+        if not self.active:
+            return 0
+        rows = FRAGMENTS_PER_VOXEL * EDGES_PER_FRAGMENT * self.site.layer.roi.voxels
+        shells = sum(grid.count * surface(grid.block_box((0, 0, 0)).shape) for grid in self.grids)
+        return int(STORED_CONTACT_BYTES * rows + STORED_SHELL_BYTES * shells)
+
+
+def _tables(found: Joined) -> Tables:
+    part = found.part
+    sections: dict[str, Table] = {
+        "contacts": found.closed.columns(),
+        "adjacency": found.adjacency.columns(),
+        "open": part.contacts.columns(),
+        "shell": {"voxel": part.shell_voxel, "row": part.shell_row},
+        "waiting": part.waiting.columns(),
+    }
+    counts = {"contacts": found.closed.size, "adjacent": found.adjacency.size}
+    return Tables(sections, {**counts, "open": part.contacts.size, "waiting": part.waiting.size})
+
+
+def _level(sweep: str) -> int:
+    return int(sweep.removeprefix("up"))
