@@ -18,7 +18,7 @@ TEMPLATE = """\
 [affinities]
 path = {path}   # {described}
 axes = "{axes}"                   # seen in the file; "CZYX" or "ZYXC"
-{voxel_size}# The value at p of the channel with offset o (z, y, x) is the edge p, p + o; with stored_at = "end": p - o, p.
+{voxel_size}# A channel with offset o (z, y, x): its value at p is the edge p, p + o; with stored_at = "end": p - o, p.
 offsets = [{offsets}]{guessed}
 stored_at = "start"
 kind = "affinity"               # "boundary": high values part

@@ -42,3 +42,11 @@ def test_percentile_codes_of_nothing_and_of_saturated_codes() -> None:
     histogram[[0, 7, 255]] = 2, 95, 3
     assert percentile_codes(histogram, 0.01, 0.99) == (0, 255)
     assert percentile_codes(histogram * 10**16, 0.02, 0.97) == (0, 7)
+
+
+def test_bins_of_16_bit_codes_are_taken_whole() -> None:
+    """Low is the last code of its bin, high the first one: with 256 codes that is the bin itself."""
+    histogram = np.zeros(256, np.int64)
+    histogram[[3, 100, 250]] = [10, 80, 10]
+    assert percentile_codes(histogram, 0.1, 0.95) == (3, 250)
+    assert percentile_codes(histogram, 0.1, 0.95, codes=65536) == (3 * 256 + 255, 250 * 256)
