@@ -167,13 +167,8 @@ def parts_of(labels: np.ndarray, codes: np.ndarray, grid: Grid) -> Iterable[tupl
                 before[side] = labels[tuple(where)]
         own = np.ascontiguousarray(labels[inside])
         place = Place(box.begin, grid.box.shape)
-        found = contacts(
-            own,
-            np.ascontiguousarray(codes[(slice(None), *inside)]),
-            before,
-            code_table=np.arange(256) * 257,
-            place=place,
-        )
+        block_CZYX = np.ascontiguousarray(codes[(slice(None), *inside)])
+        found = contacts(own, block_CZYX, before, code_table=np.arange(256) * 257, place=place)
         mine = nodes(own, grid.internal_faces(index))
         low = (found["low_z"], found["low_y"], found["low_x"])
         yield index, Part(box, mine.name, mine.mask, found["inner"], low)
@@ -193,9 +188,7 @@ def climb(parts: dict[Index, Part], grids: tuple[Grid, ...], floor: float) -> tu
 
 
 def run_residual() -> None:
-    print(
-        "| volume | fragments | edges | floor | nodes up, by level | edges up, by level | edges at root | largest % |"
-    )
+    print("| volume | fragments | edges | floor | nodes up, by level | edges up, by level | at root | largest % |")
     print("|---|---|---|---|---|---|---|---|")
     for shape in SHAPES:
         labels, codes = cells(shape, np.random.default_rng(0))

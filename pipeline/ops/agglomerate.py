@@ -89,7 +89,8 @@ def gather(children: Sequence[Part], box: Box) -> Part:
     for child in children:
         for axis, crossing in enumerate(child.low):
             (inner if child.box.begin[axis] > box.begin[axis] else outer[axis]).append(crossing)
-    low = (combine(outer[0]), combine(outer[1]), combine(outer[2]))
+    nothing = children[0].edges.take(np.arange(0))
+    low = (combine([*outer[0], nothing]), combine([*outer[1], nothing]), combine([*outer[2], nothing]))
     return Part(box, name, mask, combine(inner), low, until)
 
 
@@ -122,7 +123,7 @@ def agglomerate(
     left = _left(part.name[clusters.smallest], graph, part.edges.tie[order], clusters.frozen)
     name = part.name[clusters.smallest[stays]]
     place = np.argsort(name)
-    later = None if until is None else until[stays][place]
+    later = None if until is None else np.where(until > level, until, np.uint8(0))[stays][place]
     upward = Part(box, name[place], part.mask[stays][place], left, part.low, later)
     return Agglomerated(upward, tree, closed=int(root.sum() - stays.sum()))
 

@@ -95,9 +95,10 @@ def combine(parts: Iterable[Edges]) -> Edges:
 
     Largest affinities and histograms are dropped unless all parts have them.
     """
-    every = [part for part in parts if part.size]
+    given = list(parts)
+    every = [part for part in given if part.size]
     if not every:
-        return no_edges()
+        return given[0] if given else no_edges()
     a, b = np.concatenate([e.a for e in every]), np.concatenate([e.b for e in every])
     order = np.lexsort((b, a))
     a, b = a[order], b[order]

@@ -8,7 +8,8 @@ come first. Frozen nodes never merge here.
   when it surfaces. A merge pushes nothing.
 * merge(a, b) folds the node with fewer edges into the other. Where both have an edge to the same node, their
   statistics add, the tie is the larger one, and the edge with the better key is the one that stays, so that its
-  queued key remains an upper bound. The new key must not be better than that: this is what reducibility means, and it is checked.
+  queued key remains an upper bound. The new key must not be better than that: this is what reducibility means, and
+  it is checked.
 * A pair of nodes finds its edge in an open-addressing hash table. Entries of nodes that are gone are never looked
   up; they fall out when the table is rebuilt.
 

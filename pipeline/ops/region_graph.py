@@ -82,6 +82,7 @@ def contacts(
     Codes are uint8 or uint16, or float32 affinities of 0 to 1 without a table.
     """
     decoded = np.empty(0, np.int64) if code_table is None else np.ascontiguousarray(code_table, dtype=np.int64)
+    labels_ZYX, codes_CZYX = np.ascontiguousarray(labels_ZYX), np.ascontiguousarray(codes_CZYX[:3])
     codes = _Codes(codes_CZYX, decoded, *place)
     sections = {"inner": _edges(_add_inner(_nothing(), labels_ZYX, codes, histograms), histograms)}
     for axis, side in enumerate(faces.LOW):

@@ -8,7 +8,7 @@ import pytest
 from pipeline.geometry import Box, Grid
 from pipeline.ops import faces
 from pipeline.ops.edges import Edges, combine
-from pipeline.ops.region_graph import Place, contacts, nodes
+from pipeline.ops.region_graph import Place, contacts, lasting, nodes
 
 
 def reference(
@@ -72,7 +72,7 @@ def test_any_grid_counts_every_edge_once(seed: int) -> None:
         for part in found.values():
             for a, b, code in zip(part.a.tolist(), part.b.tolist(), part.largest.tolist(), strict=True):
                 largest[a, b] = max(code, largest.get((a, b), 0))
-    assert largest == {pair: row[3] for pair, row in expected.items()}
+    assert largest == {pair: int(table[row[3]]) for pair, row in expected.items()}
     for index, _, found in sections:
         assert list(found) == ["inner", "low_z", "low_y", "low_x"]
         for axis, side in enumerate(faces.LOW):
@@ -100,3 +100,49 @@ def test_nodes_know_their_volume_and_the_internal_faces_they_reach() -> None:
     assert found.volume.tolist() == [3, 1, 2]
     assert found.mask.tolist() == [0b101010, 0, 0b010101]
     assert nodes(labels, internal=0b000001).mask.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+def test_codes_of_any_kind_and_histograms(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        shape = tuple(int(n) for n in rng.integers(1, 21, 3))
+        labels = rng.integers(0, 6, shape).astype(np.uint64)
+        if rng.random() < 0.5:  # long runs
+            labels = np.sort(labels, axis=2)
+        table = np.sort(rng.integers(0, 65536, 65536 if kind == "uint16" else 256))
+        codes = rng.integers(0, table.size, (5, *shape)).astype("uint16" if kind == "float32" else kind)
+        whole, given = table, table
+        if kind == "float32":
+            integers = rng.integers(0, 65536, (5, *shape))
+            codes, whole, given = (integers / 65535).astype(np.float32), np.arange(65536), None
+            codes[rng.random(codes.shape) < 0.1] = np.nan
+            integers = np.floor(np.nan_to_num(codes).astype(np.float64) * 65535 + 0.5).astype(np.int64)
+        else:
+            integers = codes
+        box = Box.of_shape(shape)
+        place = Place(box.begin, shape)
+        found = contacts(labels, codes, {}, code_table=given, place=place, histograms=True)["inner"]
+        expected = reference(labels, integers, whole, box, shape)
+        assert as_dict(found) == {pair: row[:3] for pair, row in expected.items()}
+        pairs = list(zip(found.a.tolist(), found.b.tolist(), strict=True))
+        largest = {pair: int(whole[row[3]]) for pair, row in expected.items()}
+        assert dict(zip(pairs, found.largest.tolist(), strict=True)) == largest
+        bins: dict[tuple[int, int, int], int] = {}
+        for channel, *p in np.ndindex(3, *shape):
+            q = [v - (axis == channel) for axis, v in enumerate(p)]
+            if min(q) >= 0 and (pair := tuple(sorted((int(labels[tuple(p)]), int(labels[tuple(q)]))))) in expected:
+                key = (*pair, int(whole[integers[(channel, *p)]]) >> 8)
+                bins[key] = bins.get(key, 0) + 1
+        rows = found.histograms.columns()
+        columns = (rows[column].tolist() for column in ("edge", "bin", "count"))
+        assert {(*pairs[e], b): n for e, b, n in zip(*columns, strict=True)} == bins
+        assert list(zip(rows["edge"].tolist(), rows["bin"].tolist(), strict=True)) == sorted(
+            zip(rows["edge"].tolist(), rows["bin"].tolist(), strict=True)
+        )
+
+
+def test_a_fragment_is_complete_when_its_last_piece_is() -> None:
+    name = np.array([3, 5, 9], np.uint64)
+    fragment = np.array([5, 0, 3, 5], np.uint64)
+    assert lasting(name, fragment, np.array([1, 7, 2, 4], np.uint8)).tolist() == [2, 4, 0]
