@@ -107,7 +107,7 @@ def watershed(
 
 def watershed_volume(affinities_CZYX: NDArray[np.generic], low: float, high: float, size_vx: int, dust_vx: int) -> U64:
     """The fragments of a whole volume in one go; thresholds in the numbers of the array."""
-    box = Box.of_shape(affinities_CZYX.shape[1:])  # type: ignore[arg-type]
+    box = Box.of_shape(affinities_CZYX.shape[1:])
     found = watershed(affinities_CZYX, box, box, codes=(low, high), internal=0, size_vx=size_vx)
     joined = close(found.part, Rules(size_vx, dust_vx))
     fragment = found.name.copy()

@@ -7,7 +7,8 @@ has a code >= high code always joins. Code 0 also stands for "no such edge", so 
   high code = the smallest code that decodes to at least the high share (256, which no code reaches, if none does).
 * Percentile: shares of the histogram of all valid edges of the volume. Both codes are the inverted distribution
   function: the smallest code with at least that share of all edges at or below it. The comparison is exact: counts
-  are integers and a share is the decimal number that its float prints as.
+  are integers and a share is the decimal number that its float prints as. The histogram has 256 bins; codes of 16 bits
+  are counted by their upper byte, so that a threshold is the first code of a bin.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ def absolute_codes(code_table: NDArray[np.integer], low: float, high: float) -> 
     return max(low_code, 0), max(high_code, 1)
 
 
-def percentile_codes(histogram: NDArray[np.integer], low: float, high: float) -> tuple[int, int]:
-    """Low and high code for shares of all valid edges."""
+def percentile_codes(histogram: NDArray[np.integer], low: float, high: float, *, bits: int = 8) -> tuple[int, int]:
+    """Low and high code, of 8 or 16 bits, for shares of all valid edges."""
     cumulative = np.cumsum(np.asarray(histogram, dtype=np.int64))
     total = int(cumulative[-1])
     low_code, high_code = (_inverted(cumulative, Fraction(repr(float(share))) * total) for share in (low, high))
-    return low_code, max(high_code, 1)
+    return low_code << (bits - 8), max(high_code << (bits - 8), 1)
 
 
 def _inverted(cumulative: NDArray[np.int64], wanted: Fraction) -> int:

@@ -8,7 +8,7 @@ A block where predict has masked everything holds no voxels and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class _Settle:
     def compute(self) -> Tables:
         low, high = self.settings.low, self.settings.high
         if self.settings.thresholds == "percentile":
-            codes = percentile_codes(self.histogram, low, high)
+            codes = percentile_codes(self.histogram, low, high, bits=16 if self.code_table.size > 256 else 8)
         else:
             codes = absolute_codes(self.code_table, low, high)
         columns = {name: np.array([code], np.int64) for name, code in zip(("low", "high"), codes, strict=True)}
