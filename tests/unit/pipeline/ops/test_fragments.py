@@ -14,8 +14,9 @@ import pytest
 from pipeline.errors import ChunkCorrupt
 from pipeline.geometry import Box, Grid
 from pipeline.ops import fragments, linking, pieces, spanning
-from pipeline.ops.fragments import watershed, watershed_volume
+from pipeline.ops.fragments import watershed
 from pipeline.ops.pieces import Rules
+from pipeline.ops.whole_volume import watershed_volume
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fragment_cases import Case, hierarchical, random_case, reference
@@ -58,8 +59,10 @@ def test_a_whole_volume_in_one_go() -> None:
         for _ in range(20):
             case = random_case(rng, kind)
             case = replace(case, roi=Box.of_shape(case.roi.shape))
-            found = watershed_volume(case.codes, *case.thresholds, *case.rules)
-            np.testing.assert_array_equal(found, reference(case))
+            expected = reference(case)
+            for block in (case.roi.shape, small_grid(rng)):
+                found = watershed_volume(case.codes, *case.thresholds, *case.rules, block=block)
+                np.testing.assert_array_equal(found, expected)
 
 
 def test_grids_agree_on_larger_volumes() -> None:
