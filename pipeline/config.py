@@ -141,7 +141,8 @@ class Predict(Section):
 class Fragments(Section):
     """How fragments are made. The rest of the section is about the watershed, which is exact over the whole volume.
 
-    Its thresholds are shares of the affinity range, or percentiles of its histogram. Other methods have sections.
+    Its thresholds are shares of the affinity range, or percentiles of its histogram (256 bins). Other methods have
+    sections.
     """
 
     method: Literal["watershed", "seeded", "waterz"] = "watershed"

@@ -7,7 +7,7 @@ usable, with the highest bit set if it is an identity edge. Both sides together 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,9 @@ class Crossing(NamedTuple):
 
 def crossings(children: Sequence[Child], roi: Box) -> Crossing:
     """All usable edges across the faces between children. Positions are counted in the region of interest."""
-    found = [Crossing(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.uint32, np.uint64, np.bool_)))]
+    kinds = (np.int32, np.int32, np.uint32, np.uint64, np.bool_)
+    nothing: list[Any] = [np.empty(0, kind) for kind in kinds]
+    found = [Crossing(*nothing)]
     for box, slabs, crossed, rows in children:
         for axis in range(3):
             for other, other_slabs, _, other_rows in children:
@@ -55,7 +57,8 @@ def crossings(children: Sequence[Child], roi: Box) -> Crossing:
                             value & IDENTITY != 0,
                         )
                     )
-    return Crossing(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    columns: list[Any] = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    return Crossing(*columns)
 
 
 def _rows(slab: Slab, place: NDArray[np.int64], rows: I32) -> I32:
@@ -75,7 +78,8 @@ def _ties(box: Box, axis: int, place: NDArray[np.int64], roi: Box) -> NDArray[np
     inside.insert(axis, np.zeros_like(place))
     z, y, x = (part + b - r for part, b, r in zip(inside, box.begin, roi.begin, strict=True))
     position = (z * roi.shape[1] + y) * roi.shape[2] + x
-    return position.astype(np.uint64) | np.uint64(axis << CHANNEL_SHIFT)
+    ties: NDArray[np.uint64] = position.astype(np.uint64) | np.uint64(axis << CHANNEL_SHIFT)
+    return ties
 
 
 def _follows(box: Box, other: Box, axis: int) -> bool:

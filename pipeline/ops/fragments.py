@@ -39,7 +39,7 @@ from pipeline.ops.components import components
 from pipeline.ops.crossings import IDENTITY
 from pipeline.ops.identity_edges import USABLE_SHIFT, Limits, Ordered, edge_bits, ordered
 from pipeline.ops.linking import states
-from pipeline.ops.pieces import Nodes, Part, Pending, Rules, close, nothing_pending
+from pipeline.ops.pieces import Nodes, Part, Pending, nothing_pending
 from pipeline.ops.spanning import ends, spanning_forest
 
 U64 = NDArray[np.uint64]
@@ -103,16 +103,6 @@ def watershed(
         pending = Pending(*ends(keys, found.number_ZYX, before, roi.shape))
     nodes = Nodes(found.name, found.size, _masks(found.name.size, slabs), states(found.size, found.height, size_vx))
     return Pieces(found.number_ZYX, Part(block, nodes, pending, slabs, crossings))
-
-
-def watershed_volume(affinities_CZYX: NDArray[np.generic], low: float, high: float, size_vx: int, dust_vx: int) -> U64:
-    """The fragments of a whole volume in one go; thresholds in the numbers of the array."""
-    box = Box.of_shape(affinities_CZYX.shape[1:])  # type: ignore[arg-type]
-    found = watershed(affinities_CZYX, box, box, codes=(low, high), internal=0, size_vx=size_vx)
-    joined = close(found.part, Rules(size_vx, dust_vx))
-    fragment = found.name.copy()
-    fragment[np.searchsorted(found.name, joined.old)] = joined.new
-    return _look_up(found.number_ZYX, fragment)
 
 
 def _limits(kind: np.dtype[np.generic], codes: tuple[float, float]) -> Limits:

@@ -21,6 +21,8 @@ from pipeline.ops.compiled import compiled
 U8 = NDArray[np.uint8]
 Ordered = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
 
+Number = np.unsignedinteger | np.signedinteger  # of the edges' own type, so that loops stay narrow
+
 NO_EDGE = 6  # best edges: 2c is the edge stored at the voxel itself, 2c + 1 the one stored behind it along axis c
 IDENTITY_BITS, USABLE_SHIFT, FOREGROUND = 7, 3, 64
 INFINITE_BITS = 0x7F800000  # of a float32; what lies above is NaN
@@ -39,7 +41,7 @@ def ordered(affinities_CZYX: NDArray[np.generic]) -> Ordered:
     A float that is not negative orders like its bits; negative ones, and -0.0, become negative: never usable.
     """
     if affinities_CZYX.dtype != np.float32:
-        return np.ascontiguousarray(affinities_CZYX)  # type: ignore[return-value]
+        return np.ascontiguousarray(affinities_CZYX)
     bits = np.ascontiguousarray(affinities_CZYX).view(np.int32)
     if bits.size and bits.max() > INFINITE_BITS:
         bits = np.where(bits > INFINITE_BITS, np.int32(0), bits)
@@ -57,7 +59,7 @@ def edge_bits(edges_CZYX: Ordered, read: Box, block: Box, roi: Box, limits: Limi
 
 @compiled
 def _edge_bits(
-    edges_CZYX: Ordered, offset: Index, shape: Index, closed: tuple[bool, bool, bool], limits: tuple[int, int]
+    edges_CZYX: Ordered, offset: Index, shape: Index, closed: tuple[bool, bool, bool], limits: tuple[Number, Number]
 ) -> U8:
     _, depth, height, width = edges_CZYX.shape
     z0, y0, x0 = offset
@@ -89,7 +91,7 @@ def _edge_bits(
 
 
 @compiled
-def best_row(best: U8, edges: tuple[Ordered, ...], low: int) -> None:
+def best_row(best: U8, edges: tuple[Ordered, ...], low: Number) -> None:
     """The first usable edge, in the order of edges, of every voxel of a row: a later one must be strictly better."""
     own_z, next_z, own_y, next_y, own_x, next_x = edges
     for x in range(best.size):
@@ -117,7 +119,7 @@ def best_row(best: U8, edges: tuple[Ordered, ...], low: int) -> None:
 
 @compiled
 def _bits_row(
-    bits: U8, best: tuple[U8, U8, U8, U8], edges: tuple[Ordered, Ordered, Ordered], limits: tuple[int, int]
+    bits: U8, best: tuple[U8, U8, U8, U8], edges: tuple[Ordered, Ordered, Ordered], limits: tuple[Number, Number]
 ) -> None:
     """The bytes of a row, from the best edges of its voxels and of those before them along z, y and x."""
     own, before_z, before_y, before_x = best

@@ -73,11 +73,8 @@ def link(state: NDArray[np.uint64], links: Links, size_vx: int) -> tuple[I32, ND
     reached = np.arange(0 if links.forest else state.size, dtype=np.int32)  # the forest of all edges
     pending = np.zeros(links.a.size, np.bool_)
     for edge in range(links.a.size):
-        if not links.forest:
-            first, second = find(reached, links.a[edge]), find(reached, links.b[edge])
-            if first == second:
-                continue
-            reached[max(first, second)] = min(first, second)
+        if not links.forest and _closes_circle(reached, links.a[edge], links.b[edge]):
+            continue
         a, b = find(parent, links.a[edge]), find(parent, links.b[edge])
         if a == b:
             continue
@@ -101,19 +98,27 @@ def link(state: NDArray[np.uint64], links: Links, size_vx: int) -> tuple[I32, ND
 
 
 @compiled
-def _saturated(state: int, strength: int, size_vx: int) -> bool:
-    return state & SIZE >= size_vx and state >> HEIGHT_SHIFT > strength
+def _closes_circle(reached: I32, a: int, b: int) -> bool:
+    """Whether edges seen before connect the ends of this one; they are connected from now on."""
+    first, second = find(reached, a), find(reached, b)
+    reached[max(first, second)] = min(first, second)
+    return first == second
 
 
 @compiled
-def together(a: int, b: int, size_vx: int) -> int:
+def _saturated(state: np.uint64, strength: int, size_vx: int) -> bool:
+    return bool(state & SIZE >= size_vx and state >> HEIGHT_SHIFT > strength)
+
+
+@compiled
+def together(a: np.uint64, b: np.uint64, size_vx: int) -> np.uint64:
     """The state of two complete clusters that join."""
     size = min((a & SIZE) + (b & SIZE), np.uint64(size_vx))
     return max(a, b) >> HEIGHT_SHIFT << HEIGHT_SHIFT | size
 
 
 @compiled
-def _join(parent: I32, state: NDArray[np.uint64], a: int, b: int, joined: int) -> None:
+def _join(parent: I32, state: NDArray[np.uint64], a: int, b: int, joined: np.uint64) -> None:
     """Make two clusters one with a state. The larger one becomes the root, so that paths stay short."""
     root, other = a, b
     if state[a] & SIZE < state[b] & SIZE:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Rules(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """Clusters: name, voxels, bits of the internal faces they reach, and what linking knows of them (linking.states)."""
+    """Clusters: name, voxels, bits of the internal faces they reach, what linking knows of them (linking.states)."""
 
     name: U64
     volume: NDArray[np.int64]
@@ -55,7 +55,8 @@ class Nodes(NamedTuple):
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Nodes:
         """Some of the rows."""
-        return Nodes(*(column[rows] for column in self))
+        columns: list[Any] = [column[rows] for column in self]
+        return Nodes(*columns)
 
 
 class Pending(NamedTuple):
@@ -68,7 +69,8 @@ class Pending(NamedTuple):
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Pending:
         """Some of the rows."""
-        return Pending(*(column[rows] for column in self))
+        columns: list[Any] = [column[rows] for column in self]
+        return Pending(*columns)
 
 
 def nothing_pending() -> Pending:
@@ -106,7 +108,7 @@ def close(pieces: Part, rules: Rules) -> Joined:
 def join(children: Sequence[Part], box: Box, *, internal: int, roi: Box, rules: Rules) -> Joined:
     """One step up: join the children's clusters across the faces between them and settle what is certain."""
     masks = [child.nodes.mask & np.uint8(faces.outer_bits(child.box, box)) for child in children]
-    nodes = Nodes(*(np.concatenate(columns) for columns in zip(*(child.nodes for child in children), strict=True)))
+    nodes = Nodes(*_stacked([child.nodes for child in children]))
     nodes = nodes._replace(mask=np.concatenate(masks))
     order = np.argsort(nodes.name)
     row = np.empty(order.size, np.int32)
@@ -119,10 +121,15 @@ def join(children: Sequence[Part], box: Box, *, internal: int, roi: Box, rules: 
     pending = [Pending(rows[c.box][c.pending.a], rows[c.box][c.pending.b], *c.pending[2:]) for c in children]
     if rules.size_vx:
         pending.append(Pending(met.before[~same], met.after[~same], met.strength[~same], met.tie[~same]))
-    edges = _in_order(Pending(*(np.concatenate(columns) for columns in zip(*pending, strict=True))), root)
+    edges = _in_order(Pending(*_stacked(pending)), root)
     slabs = faces.mosaic(((c.box, _renumbered(c.slabs, rows[c.box])) for c in children), box, internal)
     crossed = faces.mosaic(((c.box, c.crossings) for c in children), box, internal & faces.LOW_BITS)
     return _settle(Part(box, nodes.take(order), edges, slabs, crossed), root, rules, forest=False)
+
+
+def _stacked(tables: Sequence[tuple[NDArray[Any], ...]]) -> list[Any]:
+    """The columns of several tables, one below the other."""
+    return [np.concatenate(columns) for columns in zip(*tables, strict=True)]
 
 
 def _in_order(edges: Pending, root: NDArray[np.int64]) -> Pending:

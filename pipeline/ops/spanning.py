@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.geometry import Index
 from pipeline.ops.compiled import compiled
 from pipeline.ops.edges import CHANNEL_SHIFT
-from pipeline.ops.identity_edges import NO_EDGE, Ordered, best_row
+from pipeline.ops.identity_edges import NO_EDGE, Number, Ordered, best_row
 from pipeline.ops.union_find import find
 
 U64 = NDArray[np.uint64]
@@ -42,15 +42,15 @@ class _Trees(NamedTuple):
 
 def spanning_forest(number_ZYX: I32, pieces: int, edges_CZYX: Ordered, offset: Index, low: int) -> U64:
     """The keys of the forest's edges, ascending. The block begins at `offset` in the edges; those > low count."""
-    low = edges_CZYX.dtype.type(min(low, int(np.iinfo(edges_CZYX.dtype).max)))
+    limit = edges_CZYX.dtype.type(min(low, int(np.iinfo(edges_CZYX.dtype).max)))
     trees = _Trees(np.arange(pieces, dtype=np.int32), np.full(pieces, NONE), np.zeros(pieces, np.int32))
     keys, used = np.empty(max(pieces - 1, 0), np.uint64), 0
     tree_ZYX = number_ZYX.copy()
     for _ in range(VOXEL_ROUNDS):
-        _look_at_voxels(tree_ZYX, edges_CZYX, offset, low, trees)
+        _look_at_voxels(tree_ZYX, edges_CZYX, offset, limit, trees)
         used = _grow(trees, keys, used)
         _rename(tree_ZYX, trees.root)
-    rows, left = _list(tree_ZYX, edges_CZYX, offset, low)
+    rows, left = _list(tree_ZYX, edges_CZYX, offset, limit)
     del tree_ZYX
     while left:
         left = _look_at_list(rows, left, trees)
@@ -82,7 +82,7 @@ def ends(
 
 
 @compiled
-def _look_at_voxels(tree_ZYX: I32, edges_CZYX: Ordered, offset: Index, low: int, trees: _Trees) -> None:
+def _look_at_voxels(tree_ZYX: I32, edges_CZYX: Ordered, offset: Index, low: Number, trees: _Trees) -> None:
     depth, height, width = tree_ZYX.shape
     tree = tree_ZYX.reshape(-1)
     steps = (height * width, width, 1)
@@ -165,7 +165,7 @@ def _rename(tree_ZYX: I32, root: I32) -> None:
 
 
 @compiled
-def _list(tree_ZYX: I32, edges_CZYX: Ordered, offset: Index, low: int) -> tuple[U64, int]:
+def _list(tree_ZYX: I32, edges_CZYX: Ordered, offset: Index, low: Number) -> tuple[U64, int]:
     """Rows (pair of trees, key) of the edges that are left, and how many."""
     depth, height, width = tree_ZYX.shape
     tree = tree_ZYX.reshape(-1)

@@ -8,7 +8,7 @@ A block where predict has masked everything holds no voxels and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 

@@ -77,23 +77,26 @@ class Sets:
         return keep, gone
 
 
-def reference(case: Case) -> np.ndarray:
-    """Sort all edges, let every voxel take its first, join, link, name: plain Python."""
-    low, high = case.thresholds
-    shape = case.roi.shape
+def usable_edges(case: Case) -> list[tuple[Any, ...]]:
+    """(-affinity, channel, voxel, voxel before it), in the order of edges."""
     edges = []
     for channel in range(3):
         for position, value in np.ndenumerate(case.codes[channel]):
             before = tuple(v - (axis == channel) for axis, v in enumerate(position))
-            if min(before) >= 0 and value > low:
+            if min(before) >= 0 and value > case.thresholds[0]:
                 edges.append((-value.item(), channel, position, before))
-    edges.sort()
+    return sorted(edges)
+
+
+def reference(case: Case) -> np.ndarray:
+    """Sort all edges, let every voxel take its first, join, link, name: plain Python."""
+    edges = usable_edges(case)
     best: dict[tuple[int, ...], int] = {}
     for number, (_, _, p, q) in enumerate(edges):
         best.setdefault(p, number)
         best.setdefault(q, number)
     sets = Sets(best)
-    identity = set(best.values()) | {n for n, edge in enumerate(edges) if -edge[0] >= high}
+    identity = set(best.values()) | {n for n, edge in enumerate(edges) if -edge[0] >= case.thresholds[1]}
     for number in identity:
         sets.join(*edges[number][2:])
     size: dict[Any, int] = {}
@@ -108,7 +111,7 @@ def reference(case: Case) -> np.ndarray:
             keep, gone = sets.join(p, q)
             size[keep] += size[gone]
             height[keep] = max(height[keep], height[gone])
-    labels = np.zeros(shape, np.uint64)
+    labels = np.zeros(case.roi.shape, np.uint64)
     for voxel in best:
         root = sets.find(voxel)
         if size[root] >= case.rules.dust_vx:

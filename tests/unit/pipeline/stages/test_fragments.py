@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.geometry import Box
+from pipeline.ops.fragments import watershed
+from pipeline.ops.pieces import Rules, close
+from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import percentile_codes
 from pipeline.stages.fragments import Fragments
 
@@ -23,7 +26,7 @@ def test_identity_depends_on_the_answer_and_layout_on_the_grid(chain: Callable[.
     one, other = chain((6, 20, 10)).stage(Fragments), chain((8, 16, 12)).stage(Fragments)
     assert one.identity == other.identity
     assert one.layout != other.layout
-    for changed in ({"low": 0.2}, {"high": 0.9}, {"dust_vx": 9}, {"thresholds": "percentile"}):
+    for changed in ({"low": 0.2}, {"high": 0.9}, {"dust_vx": 9}, {"size_vx": 9}, {"thresholds": "percentile"}):
         settings = {"low": 0.1, "high": 0.95, "dust_vx": 4, **changed}
         assert chain((6, 20, 10), fragments=settings).stage(Fragments).identity != one.identity
 
@@ -80,3 +83,18 @@ def test_estimates_cover_what_is_stored(chain: Callable[..., Any]) -> None:
             assert stage.memory_bytes(sweep.name) > 0
         files = sum(1 for p in stage.folder.rglob("*"))
         assert files <= stage.inodes()
+
+
+@pytest.mark.parametrize("hidden", [(), ((0, 0, 1),)])
+def test_linked_fragments_are_those_of_one_go_on_every_grid(chain: Callable[..., Any], hidden: Any) -> None:
+    settings = {"low": 0.1, "high": 0.95, "size_vx": 30, "dust_vx": 4}
+    for block in ((6, 20, 10), (24, 40, 40), (8, 16, 12)):
+        done = chain(block, hidden=hidden, fragments=settings)
+        for stage, sweep, index in done.tasks():
+            if isinstance(stage, Fragments) and not stage.masked(sweep, index):
+                stage.prepare()
+                stage.write(sweep, index, stage.compute(stage.read(sweep, index)))
+        roi = done.stage(Fragments).site.layer.roi
+        whole = watershed(done.predict.codes_CZYX, roi, roi, codes=(25, 243), internal=0, size_vx=30)
+        joined = close(whole.part, Rules(30, 4))
+        np.testing.assert_array_equal(done.fragments(), rename(whole.labels_ZYX, joined.old, joined.new))
