@@ -63,7 +63,7 @@ def voxel_chunk(
     first, second, kind = _ends(keys, steps, block.voxels, edges.attractive)
     found = decided_by(first, second, kind, dirty_ZYX.reshape(-1))
     pieces_ZYX = np.ascontiguousarray(names_ZYX[block.slices(seen.begin)])
-    name, volume, low, high, grows = _name_pieces(pieces_ZYX, found.root, found.dirty, block.begin)
+    name, volume, low, high, grows = name_pieces(pieces_ZYX, found.root, found.dirty, block.begin)
     names_ZYX[block.slices(seen.begin)] = pieces_ZYX
     names = pieces_ZYX.reshape(-1)
     a, b = names[first[found.pending]], names[second[found.pending]]
@@ -194,7 +194,7 @@ def _in_array(at: Index, shape: Index) -> bool:
 
 
 @compiled
-def _name_pieces(
+def name_pieces(
     names_ZYX: U64, root: I32, dirty: U8, origin: Index
 ) -> tuple[U64, I64, I64, I64, NDArray[np.bool_]]:
     """Names, volumes, corners and dirtiness of the clusters; writes their names over those of the voxels."""
