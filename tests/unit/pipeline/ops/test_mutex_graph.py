@@ -1,18 +1,24 @@
-"""Random volumes for the mutex watershed, a slow and obvious reference, and the walk over the levels in memory."""
+"""Mutex watershed over blocks: any grid gives what plain Python gives on the whole; broken rules are caught."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pytest
 
+from pipeline.errors import ChunkCorrupt
 from pipeline.geometry import Box, Grid, Index
-from pipeline.ops.mutex_decide import decide
-from pipeline.ops.mutex_graph import Decide, Final, Joined, Part, closed_here, finish, join
+from pipeline.ops import faces
+from pipeline.ops.mutex_decide import Decided, decide
+from pipeline.ops.mutex_graph import Decide, Final, Joined, closed_here, finish, join
 from pipeline.ops.mutex_scan import Edges, Place, Strengths
+from pipeline.ops.mutex_tiles import Tiling, cut_tiles, disagreement, fragment_chunk
 from pipeline.ops.mutex_voxels import voxel_chunk
+from pipeline.ops.mutex_watershed import mutex_watershed, named
 from pipeline.ops.relabel import rename
 
 Front = Callable[[Box], tuple[Joined, np.ndarray]]
@@ -107,10 +113,13 @@ def strength_of(case: Case, channel: int, p: Index) -> float:
     return float(65535 - value if channel >= case.edges.attractive else value)
 
 
-def reference(case: Case) -> np.ndarray:
-    """The mutex watershed in plain Python: sets of voxels and of enemies."""
-    cluster = {p: {p} for p in zip(*(a.tolist() for a in np.nonzero(foreground(case))), strict=True)}
-    enemies: dict[int, set[int]] = {id(members): set() for members in cluster.values()}
+def reference(case: Case, fragments: np.ndarray | None = None) -> np.ndarray:
+    """The mutex watershed in plain Python: sets of voxels and of enemies. Fragments are joined from the start."""
+    start: dict[int, set[Index]] = {}
+    for i, p in enumerate(zip(*(a.tolist() for a in np.nonzero(foreground(case))), strict=True)):
+        start.setdefault(i if fragments is None else int(fragments[p]), set()).add(p)
+    cluster = {p: members for members in start.values() for p in members}
+    enemies: dict[int, set[int]] = {id(members): set() for members in start.values()}
     for _, channel, _, p, q in listed_edges(case):
         a, b = cluster[p], cluster[q]
         if a is b or id(b) in enemies[id(a)]:
@@ -191,3 +200,145 @@ def hierarchical(
         labels[grids[0].block_box(index).slices(roi.begin)] = rename(pieces, table.old, table.new)
         until |= {int(n): int(u) for n, u in zip(table.new, table.until, strict=True) if n}
     return Walked(labels, until, [list(level.values()) for level in levels])
+
+
+def random_block(rng: np.random.Generator) -> Index:
+    z, y, x = (int(n) for n in rng.integers(1, 5, 3))
+    return (z, y, x)
+
+
+def in_core(case: Case) -> np.ndarray:
+    table = case.table if case.codes.dtype != np.float32 else None
+    found, _ = mutex_watershed(
+        case.codes,
+        case.edges.offsets,
+        attractive=case.edges.attractive,
+        code_table=table,
+        strides=case.edges.strides,
+        mask_ZYX=foreground(case),
+        origin=case.roi.begin,
+    )
+    return named(found, case.roi.begin)[0]
+
+
+def check_exact(rng: np.random.Generator, cases: int) -> None:
+    for _ in range(cases):
+        case = random_case(rng)
+        expected = reference(case)
+        np.testing.assert_array_equal(in_core(case), expected)
+        for block in (case.roi.shape, random_block(rng), random_block(rng)):
+            found = hierarchical(case.roi, block, voxel_front(case))
+            np.testing.assert_array_equal(found.labels, expected, err_msg=str(block))
+
+
+def test_any_grid_gives_the_clusters_of_plain_python_and_of_one_array() -> None:
+    check_exact(np.random.default_rng(0), 120)
+
+
+@pytest.mark.slow
+def test_any_grid_gives_the_same_many_times() -> None:
+    check_exact(np.random.default_rng(1), 2000)
+
+
+def test_dust_is_decided_on_whole_clusters_and_until_on_their_boxes() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(25):
+        case, block = random_case(rng), random_block(rng)
+        expected, dust_vx = reference(case), int(rng.integers(1, 5))
+        names, count = np.unique(expected, return_counts=True)
+        expected[np.isin(expected, names[count < dust_vx])] = 0
+        found = hierarchical(case.roi, block, voxel_front(case, dust_vx), dust_vx=dust_vx)
+        np.testing.assert_array_equal(found.labels, expected)
+        for name in found.until:
+            at = np.argwhere(expected == name)
+            box = Box(tuple(at.min(0)), tuple(at.max(0) + 1)).shift(case.roi.begin).grow((1, 1, 1)).clip(case.roi)
+            holds = [any(g.block_box(i).contains(box) for i in g.touching(box)) for g in Grid(case.roi, block).levels]
+            assert found.until[name] == holds.index(True)
+
+
+# ---- tiles --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tiled:
+    fragments: np.ndarray
+    labels: np.ndarray
+    edges: int
+    disagreed: int
+
+
+def on_tiles(case: Case, tiling: Tiling, block: Index) -> Tiled:
+    grid = Grid(case.roi, block)
+    cuts, fragments = {}, np.zeros(case.roi.shape, np.uint64)
+    for index in grid:
+        box = grid.block_box(index)
+        codes = np.ascontiguousarray(case.codes[(slice(None), *tiling.seen(box).slices(case.roi.begin))])
+        cuts[index] = cut_tiles(codes, box, tiling, case.edges, code_table=case.table, low=int(case.low))
+        fragments[box.slices(case.roi.begin)] = cuts[index].labels_ZYX
+    disagreed = sum(cut.disagreed for cut in cuts.values())
+    for index, cut in cuts.items():
+        for axis, side in enumerate(faces.LOW):
+            if side in cut.joined:
+                before = cuts[tuple(i - (a == axis) for a, i in enumerate(index))]
+                disagreed += disagreement(before.joined[faces.HIGH[axis]], cut.joined[side])
+
+    def front(box: Box) -> tuple[Joined, np.ndarray]:
+        seen = box.grow(case.edges.reach).clip(case.roi)
+        labels, place = np.ascontiguousarray(fragments[seen.slices(case.roi.begin)]), Place(box, seen, case.layer)
+        joined = fragment_chunk(labels, case.strengths(seen), case.edges, place)
+        return joined, fragments[box.slices(case.roi.begin)]
+
+    labels = hierarchical(case.roi, block, front).labels
+    return Tiled(fragments, labels, sum(cut.edges for cut in cuts.values()), disagreed)
+
+
+def check_tiles(rng: np.random.Generator, cases: int) -> None:
+    for _ in range(cases):
+        case = random_case(rng)
+        if case.codes.dtype == np.float32:
+            continue
+        core, halo = random_block(rng), tuple(int(n) for n in rng.integers(0, 4, 3))
+        tiling = Tiling(Grid(case.roi, core), halo)
+        whole = tuple(-(-s // t) * t for s, t in zip(case.roi.shape, core, strict=True))
+        one = on_tiles(case, tiling, whole)
+        np.testing.assert_array_equal(one.labels, reference(case, one.fragments))
+        for _ in range(2):
+            other = on_tiles(case, tiling, tuple(int(t * n) for t, n in zip(core, rng.integers(1, 4, 3), strict=True)))
+            np.testing.assert_array_equal(other.fragments, one.fragments)
+            np.testing.assert_array_equal(other.labels, one.labels)
+            assert (other.edges, other.disagreed) == (one.edges, one.disagreed)
+
+
+def test_any_grouping_of_tiles_gives_the_clusters_of_plain_python_on_fragments() -> None:
+    check_tiles(np.random.default_rng(10), 60)
+
+
+@pytest.mark.slow
+def test_any_grouping_of_tiles_gives_the_same_many_times() -> None:
+    check_tiles(np.random.default_rng(11), 3000)
+
+
+def test_tiles_that_see_everything_agree_and_give_the_exact_clusters() -> None:
+    rng = np.random.default_rng(12)
+    for _ in range(30):
+        case = random_case(rng)
+        if case.codes.dtype != np.float32:
+            found = on_tiles(case, Tiling(Grid(case.roi, random_block(rng)), (9, 9, 9)), case.roi.shape)
+            assert found.disagreed == 0
+            np.testing.assert_array_equal(found.labels, reference(case))
+
+
+def test_control_without_dirty_voxels_is_caught() -> None:
+    rng, caught = np.random.default_rng(21), 0
+    for _ in range(20):
+        case, block = random_case(rng), random_block(rng)
+
+        def clean(first: Any, second: Any, kind: Any, dirty: Any) -> Decided:
+            return decide(first, second, kind, np.zeros_like(dirty))
+
+        try:
+            found = hierarchical(case.roi, block, voxel_front(case, decided_by=clean))
+            caught += not np.array_equal(found.labels, reference(case))
+        except (ChunkCorrupt, AssertionError):
+            caught += 1
+    assert caught > 5
