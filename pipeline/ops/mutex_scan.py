@@ -148,7 +148,9 @@ def rows_between(labels_ZYX: U64, strengths: Strengths, edges: Edges, place: Pla
     parts = []
     for kind, column in ((ATTRACTIVE, 2), (REPULSIVE, 4)):
         some = rows[rows[:, column + 1] != NO_TIE]
-        parts.append((some[:, 0], some[:, 1], np.full(some.shape[0], kind, np.uint8), some[:, column], some[:, column + 1]))
+        parts.append(
+            (some[:, 0], some[:, 1], np.full(some.shape[0], kind, np.uint8), some[:, column], some[:, column + 1])
+        )
     a, b, kind_, strength, tie = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return Rows(a, b, kind_, strength.astype(np.uint32), tie)
 

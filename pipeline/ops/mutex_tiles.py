@@ -33,6 +33,7 @@ from pipeline.ops.mutex_watershed import mutex_watershed, named
 
 U64 = NDArray[np.uint64]
 U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,21 @@ class Tiling:
 
 
 @dataclass(frozen=True)
+class Face:
+    """The overlaps of a block's tiles with tiles behind one of its faces, tile by tile: which edges are joined there,
+    as packed bits, how many bytes these take, and how many edges there are. Nothing of tiles with an empty core."""
+
+    bits: U8
+    size: I64
+    edges: I64
+
+
+@dataclass(frozen=True)
 class Cut:
-    """The fragments of a block, voxel by voxel; of every face with tiles behind the edges joined there, as packed
-    bits; and of the overlaps inside the block: their edges, and how many of them the two tiles disagree about."""
+    """The fragments of a block, voxel by voxel, the overlaps at its faces, and those inside: edges, disagreed."""
 
     labels_ZYX: U64
-    joined: Mapping[str, U8]
+    outside: Mapping[str, Face]
     edges: int
     disagreed: int
 
@@ -67,42 +77,57 @@ def cut_tiles(
     known = block.grow(tiling.halo).clip(roi)
     foreground_ZYX = voxel_names(Strengths.of_codes(codes_CZYX, code_table, low), seen, known, roi) != 0
     labels_ZYX = np.zeros(block.shape, np.uint64)
-    overlaps: dict[tuple[Index, str], NDArray[np.bool_]] = {}
-    edge_count = disagreed = 0
-    outside: dict[str, list[U8]] = {side: [] for side in faces.NAMES}
+    faces_of: dict[tuple[Index, str], Face] = {}
     for index in tiling.tiles.touching(block):
         core = tiling.tiles.block_box(index)
         region = core.grow(tiling.halo).clip(roi)
-        where = region.slices(seen.begin)
+        if not foreground_ZYX[core.slices(seen.begin)].any():
+            nothing = Face(np.empty(0, np.uint8), np.zeros(1, np.int64), np.zeros(1, np.int64))
+            faces_of.update({(index, side): nothing for side, _ in _overlaps(core, tiling)})
+            continue
+        inside_ZYX = np.ascontiguousarray(foreground_ZYX[region.slices(seen.begin)])
         found, _ = mutex_watershed(
-            np.ascontiguousarray(codes_CZYX[(slice(None), *where)]),
+            np.ascontiguousarray(codes_CZYX[(slice(None), *region.slices(seen.begin))]),
             edges.offsets,
             attractive=edges.attractive,
             code_table=code_table,
             strides=edges.strides,
-            mask_ZYX=np.ascontiguousarray(foreground_ZYX[where]),
+            mask_ZYX=inside_ZYX,
             origin=region.begin,
         )
         kept = np.ascontiguousarray(found[core.slices(region.begin)])
         labels_ZYX[core.slices(block.begin)] = named(kept, core.begin)[0]
         for side, overlap in _overlaps(core, tiling):
-            joined = _joined(found[overlap.slices(region.begin)])
-            if not block.contains(_behind(core, side)):
-                outside[side].append(np.packbits(joined))
-            elif side in faces.HIGH:
-                overlaps[index, side] = joined
-            else:
-                before = overlaps.pop((_before(index, faces.LOW.index(side)), faces.HIGH[faces.LOW.index(side)]))
-                disagreed += int((before != joined).sum())
-            if side in faces.LOW:
-                edge_count += _edges_within(foreground_ZYX[overlap.slices(seen.begin)])
-    joined_outside = {side: np.concatenate(bits) for side, bits in outside.items() if bits}
-    return Cut(labels_ZYX, joined_outside, edge_count, disagreed)
+            faces_of[index, side] = _face(found[overlap.slices(region.begin)])
+    return Cut(labels_ZYX, *_compared(faces_of))
 
 
-def disagreement(before: U8, after: U8) -> int:
-    """How many edges one of two blocks joins in the overlap across their common face and the other does not."""
-    return int(np.unpackbits(before ^ after).sum())
+def _compared(faces_of: Mapping[tuple[Index, str], Face]) -> tuple[dict[str, Face], int, int]:
+    """Faces between tiles of one block are compared, the others put together."""
+    outside: dict[str, list[Face]] = {}
+    edges = disagreed = 0
+    for (index, side), face in faces_of.items():
+        axis, high = divmod(faces.NAMES.index(side), 2)
+        z, y, x = (i + (2 * high - 1) * (a == axis) for a, i in enumerate(index))
+        behind = faces_of.get(((z, y, x), (faces.LOW, faces.HIGH)[1 - high][axis]))
+        if behind is None:
+            outside.setdefault(side, []).append(face)
+        elif high:
+            found = disagreement(face, behind)
+            edges, disagreed = edges + found[0], disagreed + found[1]
+    return {side: _together(parts) for side, parts in outside.items()}, edges, disagreed
+
+
+def _together(parts: list[Face]) -> Face:
+    bits, size, edges = (np.concatenate([getattr(part, c) for part in parts]) for c in ("bits", "size", "edges"))
+    return Face(bits, size, edges)
+
+
+def disagreement(before: Face, after: Face) -> tuple[int, int]:
+    """The edges in the overlaps across a common face, and how many of them only one of two tiles joins."""
+    both = (before.size > 0) & (after.size > 0)
+    differs = before.bits[np.repeat(both, before.size)] ^ after.bits[np.repeat(both, after.size)]
+    return int(after.edges[both].sum()), int(np.unpackbits(differs).sum())
 
 
 def _overlaps(core: Box, tiling: Tiling) -> Iterator[tuple[str, Box]]:
@@ -115,32 +140,17 @@ def _overlaps(core: Box, tiling: Tiling) -> Iterator[tuple[str, Box]]:
                 yield side, Box((begin[0], begin[1], begin[2]), (end[0], end[1], end[2])).clip(tiling.tiles.box)
 
 
-def _behind(core: Box, side: str) -> Box:
-    """The layer of voxels behind a face of a core."""
-    axis, high = divmod(faces.NAMES.index(side), 2)
-    begin, end = list(core.begin), list(core.end)
-    begin[axis] = core.end[axis] if high else core.begin[axis] - 1
-    end[axis] = begin[axis] + 1
-    return Box((begin[0], begin[1], begin[2]), (end[0], end[1], end[2]))
-
-
-def _before(index: Index, axis: int) -> Index:
-    z, y, x = (i - (a == axis) for a, i in enumerate(index))
-    return (z, y, x)
-
-
-def _joined(labels_ZYX: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Per axis and voxel, whether it has the label of the voxel before; not at the first."""
-    found = np.zeros((len(AXES), *labels_ZYX.shape), np.bool_)
+def _face(labels_ZYX: NDArray[np.uint32]) -> Face:
+    """Of an overlap: the nearest pairs of foreground voxels, and which of them have one label."""
+    joined = np.zeros((len(AXES), *labels_ZYX.shape), np.bool_)
+    edges = 0
     for axis in range(len(AXES)):
         here, before = _pairs(labels_ZYX, axis)
-        _pairs(found[axis], axis)[0][...] = (here == before) & (here != 0)
-    return found
-
-
-def _edges_within(foreground_ZYX: NDArray[np.bool_]) -> int:
-    """The nearest pairs of foreground voxels."""
-    return sum(int((here & before).sum()) for here, before in (_pairs(foreground_ZYX, axis) for axis in range(3)))
+        exists = (here != 0) & (before != 0)
+        _pairs(joined[axis], axis)[0][...] = exists & (here == before)
+        edges += int(exists.sum())
+    bits = np.packbits(joined)
+    return Face(bits, np.array([bits.size]), np.array([edges]))
 
 
 def _pairs(array_ZYX: NDArray[np.generic], axis: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:

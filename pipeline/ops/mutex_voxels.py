@@ -93,7 +93,9 @@ def _rows(keys: U64, ends: tuple[U64, U64, U8], place: Place) -> Rows:
     a, b, kind = ends
     number = (keys & LAST).astype(np.int64)
     channel, at = np.divmod(number, place.block.voxels)
-    z, y, x = (where + begin for where, begin in zip(np.unravel_index(at, place.block.shape), place.block.begin, strict=True))
+    z, y, x = (
+        where + begin for where, begin in zip(np.unravel_index(at, place.block.shape), place.block.begin, strict=True)
+    )
     here = (z * place.layer[1] + y) * place.layer[2] + x
     tie = (channel << CHANNEL_SHIFT | here).astype(np.uint64)
     strength = (LAST - (keys >> np.uint64(32))).astype(np.uint32)
@@ -102,7 +104,13 @@ def _rows(keys: U64, ends: tuple[U64, U64, U8], place: Place) -> Rows:
 
 @compiled
 def _exists(
-    names_ZYX: U64, codes_CZYX: Codes, table: U32, rule: Rule, edge: tuple[int, int, int, int], far: Index, origin: Index
+    names_ZYX: U64,
+    codes_CZYX: Codes,
+    table: U32,
+    rule: Rule,
+    edge: tuple[int, int, int, int],
+    far: Index,
+    origin: Index,
 ) -> bool:
     """Whether the edge of a channel stored at an array position, to a far end in the array, decides anything."""
     channel, z, y, x = edge
@@ -130,7 +138,9 @@ def _inner_keys(
             for y in range(low[1] + max(0, -dy), high[1] - max(0, dy)):
                 number = ((channel * depth + z - low[0]) * height + y - low[1]) * width - low[2]
                 for x in range(low[2] + max(0, -dx), high[2] - max(0, dx)):
-                    if _exists(names_ZYX, codes_CZYX, table, rule, (channel, z, y, x), (z + dz, y + dy, x + dx), origin):
+                    if _exists(
+                        names_ZYX, codes_CZYX, table, rule, (channel, z, y, x), (z + dz, y + dy, x + dx), origin
+                    ):
                         weaker = LAST - np.uint64(strength_of(codes_CZYX[channel, z, y, x], table, repulsive))
                         keys[count] = weaker << np.uint64(32) | np.uint64(number + x)
                         count += 1
@@ -166,7 +176,11 @@ def _leaving(
                 begins = True
                 for channel in range(offsets.shape[0]):
                     for side in (1, -1):
-                        far = (z + side * offsets[channel, 0], y + side * offsets[channel, 1], x + side * offsets[channel, 2])
+                        far = (
+                            z + side * offsets[channel, 0],
+                            y + side * offsets[channel, 1],
+                            x + side * offsets[channel, 2],
+                        )
                         if within(far[0], far[1], far[2], span) or not _in_array(far, names_ZYX.shape):
                             continue
                         store, other = ((z, y, x), far) if side == 1 else (far, (z, y, x))
@@ -176,7 +190,11 @@ def _leaving(
                         if begins:
                             begins = False
                             if count == room:
-                                node, nearest, farthest = _doubled(node), _doubled_rows(nearest), _doubled_rows(farthest)
+                                node, nearest, farthest = (
+                                    _doubled(node),
+                                    _doubled_rows(nearest),
+                                    _doubled_rows(farthest),
+                                )
                                 room *= 2
                             node[count] = names_ZYX[z, y, x]
                             nearest[count], farthest[count] = FAR, -1
@@ -194,9 +212,7 @@ def _in_array(at: Index, shape: Index) -> bool:
 
 
 @compiled
-def name_pieces(
-    names_ZYX: U64, root: I32, dirty: U8, origin: Index
-) -> tuple[U64, I64, I64, I64, NDArray[np.bool_]]:
+def name_pieces(names_ZYX: U64, root: I32, dirty: U8, origin: Index) -> tuple[U64, I64, I64, I64, NDArray[np.bool_]]:
     """Names, volumes, corners and dirtiness of the clusters; writes their names over those of the voxels."""
     depth, height, width = names_ZYX.shape
     row_of = np.full(root.size, -1, np.int32)

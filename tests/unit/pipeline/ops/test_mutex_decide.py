@@ -26,7 +26,11 @@ def random_graph(rng: np.random.Generator) -> tuple[Box, np.ndarray, Rows]:
     ends = ends[ends[:, 0] < ends[:, 1]]
     kind = (rng.random(len(ends)) < rng.choice([0.3, 0.5, 0.7])).astype(np.uint8)
     strength = rng.integers(1, int(rng.choice([2, 4, 50])) + 1, len(ends)).astype(np.uint32)
-    return roi, names, Rows(names[ends[:, 0]], names[ends[:, 1]], kind, strength, rng.permutation(len(ends)).astype(np.uint64))
+    return (
+        roi,
+        names,
+        Rows(names[ends[:, 0]], names[ends[:, 1]], kind, strength, rng.permutation(len(ends)).astype(np.uint64)),
+    )
 
 
 def reference(names: np.ndarray, rows: Rows) -> dict[int, int]:

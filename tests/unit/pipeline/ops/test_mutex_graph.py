@@ -275,12 +275,12 @@ def on_tiles(case: Case, tiling: Tiling, block: Index) -> Tiled:
         codes = np.ascontiguousarray(case.codes[(slice(None), *tiling.seen(box).slices(case.roi.begin))])
         cuts[index] = cut_tiles(codes, box, tiling, case.edges, code_table=case.table, low=int(case.low))
         fragments[box.slices(case.roi.begin)] = cuts[index].labels_ZYX
-    disagreed = sum(cut.disagreed for cut in cuts.values())
+    counts = np.array([(cut.edges, cut.disagreed) for cut in cuts.values()]).sum(axis=0)
     for index, cut in cuts.items():
         for axis, side in enumerate(faces.LOW):
-            if side in cut.joined:
+            if side in cut.outside:
                 before = cuts[tuple(i - (a == axis) for a, i in enumerate(index))]
-                disagreed += disagreement(before.joined[faces.HIGH[axis]], cut.joined[side])
+                counts += disagreement(before.outside[faces.HIGH[axis]], cut.outside[side])
 
     def front(box: Box) -> tuple[Joined, np.ndarray]:
         seen = box.grow(case.edges.reach).clip(case.roi)
@@ -289,7 +289,7 @@ def on_tiles(case: Case, tiling: Tiling, block: Index) -> Tiled:
         return joined, fragments[box.slices(case.roi.begin)]
 
     labels = hierarchical(case.roi, block, front).labels
-    return Tiled(fragments, labels, sum(cut.edges for cut in cuts.values()), disagreed)
+    return Tiled(fragments, labels, *counts.tolist())
 
 
 def check_tiles(rng: np.random.Generator, cases: int) -> None:
