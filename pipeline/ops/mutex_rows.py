@@ -104,8 +104,8 @@ def names_at(position: NDArray[np.int64]) -> U64:
 def inside(names: U64, box: Box) -> NDArray[np.bool_]:
     """Which voxels lie in a box."""
     position = positions(names)
-    within: NDArray[np.bool_] = ((position >= np.array(box.begin)) & (position < np.array(box.end))).all(axis=-1)
-    return within
+    within = (position >= np.array(box.begin)) & (position < np.array(box.end))
+    return np.asarray(within.all(axis=-1), np.bool_)
 
 
 def strongest(rows: Rows) -> Rows:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from pipeline.ops.pair_rows import PairRows, empty_rows, find_slot, grown
 U64 = NDArray[np.uint64]
 U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
-Codes = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
+Codes = NDArray[Any]  # uint8, uint16, or uint32: strengths
 
 Rule = tuple[int, int, int, int]  # attractive channels, strides
 Span = tuple[Index, Index]
@@ -75,9 +76,7 @@ class Strengths:
     low: int
 
     @classmethod
-    def of_codes(
-        cls, codes_CZYX: NDArray[np.uint8] | NDArray[np.uint16], code_table: NDArray[np.integer], low: int
-    ) -> Strengths:
+    def of_codes(cls, codes_CZYX: Codes, code_table: NDArray[np.integer], low: int) -> Strengths:
         """Integer codes."""
         attractive = code_table.astype(np.int64)
         table = np.stack([attractive, LARGEST - attractive]).astype(np.uint32)
@@ -94,8 +93,8 @@ class Strengths:
 
 def voxel_names(strengths: Strengths, seen: Box, known: Box, roi: Box) -> U64:
     """The ids of foreground voxels of a box; 0 for background and where not all is known: outside `known`."""
-    border = tuple(begin == edge for begin, edge in zip(seen.begin, roi.begin, strict=True))
-    names_ZYX = _voxel_names(strengths.codes_CZYX, strengths.low, seen.begin, border)
+    z, y, x = (begin == edge for begin, edge in zip(seen.begin, roi.begin, strict=True))
+    names_ZYX = _voxel_names(strengths.codes_CZYX, strengths.low, seen.begin, (z, y, x))
     end = known.slices(seen.begin)
     for axis in range(3):
         names_ZYX[(slice(None),) * axis + (slice(end[axis].stop, None),)] = 0
@@ -160,7 +159,7 @@ def strength_of(code: int, table: U32, repulsive: int) -> np.uint32:
     """The strength behind a code."""
     if table.shape[1] == 0:
         return np.uint32(code)
-    return table[repulsive, code]
+    return np.uint32(table[repulsive, code])
 
 
 @compiled
@@ -191,17 +190,8 @@ def _rows_between(pairs: PairRows, labels_ZYX: U64, scene: Scene, which: int) ->
                     a, b = labels_ZYX[z, y, x], labels_ZYX[z + dz, y + dy, x + dx]
                     if a == 0 or b == 0 or a == b:
                         continue
-                    a_inside, b_inside = within(z, y, x, span), within(z + dz, y + dy, x + dx, span)
-                    if a_inside and b_inside:
-                        wanted = which & INNER
-                        a, b = min(a, b), max(a, b)
-                    else:
-                        wanted = which & CROSSING
-                        if (a_inside and later) or (b_inside and not later):
-                            wanted |= which & LEAVING
-                        if b_inside:
-                            a, b = b, a
-                    if not wanted or not (a_inside or b_inside):
+                    far_inside = within(z + dz, y + dy, x + dx, span)
+                    if not _wanted(within(z, y, x, span), far_inside, later, which):
                         continue
                     if repulsive and not stands(z + origin[0], y + origin[1], x + origin[2], rule):
                         continue
@@ -210,8 +200,20 @@ def _rows_between(pairs: PairRows, labels_ZYX: U64, scene: Scene, which: int) ->
                         continue
                     here = ((z + origin[0]) * layer[1] + y + origin[1]) * layer[2] + x + origin[2]
                     tie = np.uint64(channel) << np.uint64(CHANNEL_SHIFT) | np.uint64(here)
+                    if far_inside and (not within(z, y, x, span) or b < a):
+                        a, b = b, a
                     pairs, count = _put(pairs, count, a, b, 2 + 2 * repulsive, strength, tie)
     return pairs.rows, count
+
+
+@compiled
+def _wanted(inside: bool, far_inside: bool, later: bool, which: int) -> bool:
+    """Whether an edge makes a row; `later`: its far end is the later voxel."""
+    if inside and far_inside:
+        return which & INNER != 0
+    if not inside and not far_inside:
+        return False
+    return which & CROSSING != 0 or (which & LEAVING != 0 and inside == later)
 
 
 @compiled

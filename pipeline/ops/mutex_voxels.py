@@ -119,7 +119,7 @@ def _exists(
     repulsive = 1 if channel >= rule[0] else 0
     if repulsive and not stands(z + origin[0], y + origin[1], x + origin[2], rule):
         return False
-    return strength_of(codes_CZYX[channel, z, y, x], table, repulsive) != 0
+    return bool(strength_of(codes_CZYX[channel, z, y, x], table, repulsive) != 0)
 
 
 @compiled
@@ -199,11 +199,16 @@ def _leaving(
                             node[count] = names_ZYX[z, y, x]
                             nearest[count], farthest[count] = FAR, -1
                             count += 1
-                        for axis in range(3):
-                            at = far[axis] + origin[axis]
-                            nearest[count - 1, axis] = min(nearest[count - 1, axis], at)
-                            farthest[count - 1, axis] = max(farthest[count - 1, axis], at)
+                        _widen(nearest, farthest, count - 1, far, origin)
     return node[:count], nearest[:count], farthest[:count]
+
+
+@compiled
+def _widen(low: I64, high: I64, row: int, at: Index, origin: Index) -> None:
+    """Grow a box to hold a voxel."""
+    for axis in range(3):
+        low[row, axis] = min(low[row, axis], at[axis] + origin[axis])
+        high[row, axis] = max(high[row, axis], at[axis] + origin[axis])
 
 
 @compiled
@@ -237,9 +242,7 @@ def name_pieces(names_ZYX: U64, root: I32, dirty: U8, origin: Index) -> tuple[U6
                     low[row], high[row] = FAR, -1
                     grows[row] = dirty[voxel] != 0
                 volume[row] += 1
-                for axis, at in enumerate((z + origin[0], y + origin[1], x + origin[2])):
-                    low[row, axis] = min(low[row, axis], at)
-                    high[row, axis] = max(high[row, axis], at)
+                _widen(low, high, row, (z, y, x), origin)
                 names_ZYX[z, y, x] = name[row]
     return name, volume, low, high, grows
 

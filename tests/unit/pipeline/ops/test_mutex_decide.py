@@ -115,6 +115,22 @@ RULES = (
 )
 
 
+def may_lose(a: int, b: int, soiled: list[bool], mutex: list[set[int]]) -> bool:
+    if soiled[b]:
+        a, b = b, a
+    return soiled[a] and any(soiled[d] and d not in mutex[a] for d in mutex[b])
+
+
+def strongest_of(waits: dict[int, int], state: Any, first: Any, second: Any, on: dict[str, bool]) -> list[int]:
+    root, mutex = state
+    best: dict[tuple[int, int, int], int] = {}
+    for row in sorted(waits, reverse=on["strongest"]):
+        a, b = sorted((root[first[row]], root[second[row]]))
+        if a != b and b not in mutex[a] and (waits[row] or on["repulsive_up"]):
+            best[a, b, waits[row]] = row
+    return list(best.values())
+
+
 def slow_decide(first: Any, second: Any, kind: Any, dirty: Any, broken: str = "") -> Decided:
     on = {rule: rule != broken for rule in RULES}
     root, soiled = list(range(dirty.size)), [bool(d) for d in dirty]
@@ -127,34 +143,23 @@ def slow_decide(first: Any, second: Any, kind: Any, dirty: Any, broken: str = ""
         a, b = root[first[row]], root[second[row]]
         if a == b or b in mutex[a]:
             continue
-        if kind[row] == CERTAIN or (kind[row] != ATTRACTIVE and not (soiled[a] and soiled[b])):
+        both = soiled[a] and soiled[b]
+        if kind[row] == CERTAIN or (kind[row] != ATTRACTIVE and not (both and on["pending_repulsive"])):
             mutex[a].add(b), mutex[b].add(a)
-        elif kind[row] != ATTRACTIVE:
-            if on["pending_repulsive"]:
-                waits[row] = 0
-            else:
-                mutex[a].add(b), mutex[b].add(a)
-        elif soiled[a] and soiled[b] and on["pending_attractive"]:
+        elif kind[row] != ATTRACTIVE or (both and on["pending_attractive"]):
+            waits[row] = int(kind[row])
+        elif on["may_lose"] and may_lose(a, b, soiled, mutex):
             waits[row] = 1
+            for end in (a, b):
+                soiled[end] = soiled[end] or on["spread"]
         else:
-            if soiled[b]:
-                a, b = b, a
-            if soiled[a] and on["may_lose"] and any(soiled[d] and d not in mutex[a] for d in mutex[b]):
-                soiled[b] = soiled[b] or on["spread"]
-                waits[row] = 1
-                continue
-            soiled[a] = (soiled[a] or soiled[b]) if on["join_keeps_dirt"] else soiled[a] and soiled[b]
+            soiled[a] = (soiled[a] or soiled[b]) if on["join_keeps_dirt"] else both
             root = [a if r == b else r for r in root]
             mutex[a] |= mutex[b]
             for d in mutex[b]:
                 mutex[d] = mutex[d] - {b} | {a}
-    best: dict[tuple[int, int, int], int] = {}
-    for row in sorted(waits, reverse=on["strongest"]):
-        a, b = sorted((root[first[row]], root[second[row]]))
-        if a != b and b not in mutex[a] and (waits[row] or on["repulsive_up"]):
-            best[a, b, waits[row]] = row
     pending = np.zeros(first.size, np.bool_)
-    pending[list(best.values())] = True
+    pending[strongest_of(waits, (root, mutex), first, second, on)] = True
     final = np.array([soiled[r] for r in root], np.uint8)
     pairs = [(a, b) for a in set(root) for b in mutex[a] if a < b and soiled[a] and soiled[b] and on["certain_up"]]
     return Decided(np.array(root, np.int32), final, pending, np.array(sorted(pairs), np.int32).reshape(-1, 2))
@@ -168,7 +173,8 @@ def checked_decide(first: Any, second: Any, kind: Any, dirty: Any) -> Decided:
     np.testing.assert_array_equal(fast.dirty, slow.dirty)
     np.testing.assert_array_equal(fast.pending, slow.pending)
     pairs = [{tuple(sorted(low[list(p)])) for p in f.mutex} for f, low in zip((fast, slow), smallest, strict=True)]
-    assert pairs[0] == pairs[1] and len(pairs[0]) == len(fast.mutex) == len(slow.mutex)
+    assert pairs[0] == pairs[1]
+    assert len(pairs[0]) == len(fast.mutex) == len(slow.mutex)
     return fast
 
 

@@ -177,7 +177,7 @@ def hierarchical(
     for finer, grid in pairwise(grids):
         above: dict[Index, Joined] = {}
         for index in grid:
-            parts: list[Part] = [levels[-1][child].part for child in finer.children(index) if child in levels[-1]]
+            parts = [levels[-1][child].part for child in finer.children(index) if child in levels[-1]]
             if parts:
                 above[index] = join(parts, grid.block_box(index), dust_vx=dust_vx, decided_by=decided_by)
         levels.append(above)
