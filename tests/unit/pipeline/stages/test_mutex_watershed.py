@@ -94,6 +94,12 @@ def test_blocks_only_group_tiles(chain: Callable[..., Any], hidden: Any) -> None
         assert counts == found[0][1]
 
 
+def test_fragments_in_several_parts_give_one_segmentation_for_every_grid(chain: Callable[..., Any]) -> None:
+    one, other = (built(chain, block).run() for block in ((24, 40, 40), (6, 20, 10)))
+    assert len(np.unique(one.segmentation())) < len(np.unique(one.fragments()))
+    np.testing.assert_array_equal(other.segmentation(), one.segmentation())
+
+
 @pytest.mark.parametrize("mode", ["tiles", "exact"])
 def test_until_and_faces(chain: Callable[..., Any], mode: str) -> None:
     done = ran(chain, (6, 20, 10), mode=mode)
