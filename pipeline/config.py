@@ -145,7 +145,7 @@ class Fragments(Section):
     sections.
     """
 
-    method: Literal["watershed", "seeded", "waterz"] = "watershed"
+    method: Literal["watershed", "mutex_watershed", "seeded", "waterz"] = "watershed"
     thresholds: Literal["absolute", "percentile"] = "absolute"
     low: Share = 0.02  # edges at or below do not exist; raise it when fragments leak
     high: Share = 0.999  # edges at or above always join; lower it for fewer fragments
@@ -175,6 +175,19 @@ class Waterz(Tiles):
     low: Share = 0.0001
     high: Share = 0.9999
     threshold: Share = 0.5  # it merges above this mean affinity; what is left are the fragments
+
+
+class MutexWatershed(Tiles):
+    """Joined by near affinities, kept apart by those to voxels further away; needs more than 3 channels.
+
+    "tiles" sees one tile at a time, then joins fragments exactly; "exact" is for up to about a gigavoxel.
+    """
+
+    mode: Literal["tiles", "exact"] = "tiles"
+    attractive: int = Field(3, ge=3)  # the first channels join, the others keep apart
+    strides: Extent = (1, 1, 1)  # others count at multiples of these positions only
+    low: Share = 0.02  # voxels without an edge above are background
+    dust_vx: int = Field(0, ge=0)  # fragments with fewer voxels become background
 
 
 class RegionGraph(Section):
@@ -256,6 +269,7 @@ class RunConfig(Section):
     mask: tuple[Mask, ...] = ()
     predict: Predict = Predict()
     fragments: Fragments = Fragments()
+    mutex_watershed: MutexWatershed = MutexWatershed()
     seeded: Seeded = Seeded()
     waterz: Waterz = Waterz()
     region_graph: RegionGraph = RegionGraph()
@@ -279,7 +293,7 @@ class RunConfig(Section):
             )
         if self.fragments.low >= self.fragments.high:
             raise ValueError(f"fragments.low {self.fragments.low} must lie below fragments.high {self.fragments.high}")
-        tiles = {"seeded": self.seeded, "waterz": self.waterz}.get(self.fragments.method)
+        tiles = self._tiles
         if tiles is not None and any(s % t for s, t in zip(self.blocks.shape, tiles.tile, strict=True)):
             raise ValueError(f"blocks.shape {self.blocks.shape} must be a multiple of the tile {tiles.tile}")
         if any(s % c for s, c in zip(self.blocks.shape, self.blocks.chunk, strict=True)):
@@ -296,6 +310,13 @@ class RunConfig(Section):
             raise ValueError("affinities.path and [input.synthetic] are two volumes: give one of them")
         elif given.from_labels is not None and source.truth is None and source.synthetic is None:
             raise ValueError("[affinities.from_labels] needs labels: give input.truth or [input.synthetic]")
+
+    @property
+    def _tiles(self) -> Tiles | None:
+        """The tiles of the chosen method, if it has any."""
+        if self.fragments.method == "mutex_watershed" and self.mutex_watershed.mode == "tiles":
+            return self.mutex_watershed
+        return {"seeded": self.seeded, "waterz": self.waterz}.get(self.fragments.method)
 
 
 def parse(data: dict[str, Any], *, where: str) -> RunConfig:

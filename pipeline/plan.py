@@ -23,6 +23,7 @@ from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.contacts import Contacts
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
+from pipeline.stages.mutex_watershed import MutexWatershed
 from pipeline.stages.predict import Predict
 from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.region_graph import RegionGraph
@@ -42,6 +43,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Predict,
     Affinities,
     Fragments,
+    MutexWatershed,
     Seeded,
     Waterz,
     RegionGraph,

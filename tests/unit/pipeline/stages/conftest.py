@@ -18,6 +18,7 @@ from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.contacts import Contacts
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.fragments import Fragments
+from pipeline.stages.mutex_watershed import MutexWatershed
 from pipeline.stages.predict import Predict
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
@@ -30,7 +31,9 @@ from workers.block import BlockRef
 ROI = Box((1, 2, 3), (25, 42, 43))
 LAYER = Layer((26, 44, 45), ROI, VoxelSize.from_nm([30, 6, 6]))
 PREDICT_BLOCK = (12, 20, 20)
-KINDS = (Fragments, Seeded, Waterz, RegionGraph, Contacts, Agglomerate, Relabel)
+KINDS = (Fragments, MutexWatershed, Seeded, Waterz, RegionGraph, Contacts, Agglomerate, Relabel)
+
+OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -4, 0), (0, 0, -4), (1, -3, 0), (0, 3, -3))
 
 
 class StandIn(Predict):
@@ -81,10 +84,14 @@ class StandIn(Predict):
     def code_grid(self) -> Grid:
         return self.grid
 
+    @property
+    def offsets(self) -> tuple[Index, ...]:
+        return OFFSETS[: len(self.codes_CZYX)]
+
     def read_codes(self, box: Box, channels: int = 3) -> np.ndarray:
         assert ROI.contains(box)
         self.read_boxes.append(box)
-        return self.codes_CZYX[(slice(None), *box.slices(ROI.begin))].copy()
+        return self.codes_CZYX[(slice(channels), *box.slices(ROI.begin))].copy()
 
 
 @dataclass
