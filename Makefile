@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint setup clean
+.PHONY: demo test quick lint bench-kernels setup clean
 
 setup: .venv/ready
 
@@ -26,6 +26,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every kernel beside its peers; the real crop needs the data folder (DATA=FOLDER), and is left out without it.
+DATA ?= ../shared/data
+bench-kernels: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m benchmarks.kernels --data $(DATA)
 
 clean:
 	rm -rf .venv demo runs build dist

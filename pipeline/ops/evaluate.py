@@ -1,7 +1,7 @@
 """How well a segmentation agrees with the truth: pair counts, variation of information, adapted Rand error.
 
 1. `pairs` counts, for every pair (truth, segment), the voxels that have it: runs along x are counted at once, and a
-   hash table adds up the runs.
+   hash table adds up the runs. Labels of any unsigned type are read as they are, without a copy.
 2. Tables of blocks are merged by adding counts: whole numbers, so the cut into blocks cannot show.
 3. Truth 0 (membrane, unlabelled) is left out on request. Segment 0 (background) is one segment like any other.
 4. With S the segmentation and T the truth: VI split = H(S|T), VI merge = H(T|S), in bits (log2) and in nats.
@@ -22,6 +22,7 @@ from pipeline.ops.compiled import compiled
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
+Labels = NDArray[np.unsignedinteger]
 
 SMALLEST = 1024  # slots of a hash table
 
@@ -54,9 +55,9 @@ def _slot(truths: U64, segments: U64, voxels: I64, truth: np.uint64, segment: np
 
 @compiled
 def _grown(truths: U64, segments: U64, voxels: I64) -> tuple[U64, U64, I64]:
-    """The same table with four times the room."""
-    wide = (np.zeros(4 * truths.size, np.uint64), np.zeros(4 * truths.size, np.uint64))
-    counts = np.zeros(4 * truths.size, np.int64)
+    """The same table with twice the room."""
+    wide = (np.zeros(2 * truths.size, np.uint64), np.zeros(2 * truths.size, np.uint64))
+    counts = np.zeros(2 * truths.size, np.int64)
     for old in range(voxels.size):
         if voxels[old]:
             slot = _slot(wide[0], wide[1], counts, truths[old], segments[old])
@@ -65,7 +66,7 @@ def _grown(truths: U64, segments: U64, voxels: I64) -> tuple[U64, U64, I64]:
 
 
 @compiled
-def _count(truth: U64, segment: U64, smallest: int) -> tuple[U64, U64, I64]:
+def _count(truth: Labels, segment: Labels, smallest: int) -> tuple[U64, U64, I64]:
     """Count the pairs of two flat arrays."""
     truths, segments = np.zeros(smallest, np.uint64), np.zeros(smallest, np.uint64)
     voxels = np.zeros(smallest, np.int64)
@@ -74,22 +75,29 @@ def _count(truth: U64, segment: U64, smallest: int) -> tuple[U64, U64, I64]:
         a, b, end = truth[begin], segment[begin], begin + 1
         while end < truth.size and truth[end] == a and segment[end] == b:
             end += 1
-        slot = _slot(truths, segments, voxels, a, b)
+        slot = _slot(truths, segments, voxels, np.uint64(a), np.uint64(b))
         if voxels[slot] == 0:
             used += 1
             truths[slot], segments[slot] = a, b
         voxels[slot] += end - begin
         begin = end
-        if 2 * used > truths.size:
+        if 3 * used > 2 * truths.size:
             truths, segments, voxels = _grown(truths, segments, voxels)
     held = np.nonzero(voxels)[0]
     return truths[held], segments[held], voxels[held]
 
 
-def pairs(truth_ZYX: U64, segments_ZYX: U64) -> Pairs:
+def pairs(truth_ZYX: Labels, segments_ZYX: Labels) -> Pairs:
     """Count the pairs of labels of two volumes."""
-    truth, segment = (np.ascontiguousarray(labels, np.uint64).reshape(-1) for labels in (truth_ZYX, segments_ZYX))
-    return _sorted(*_count(truth, segment, SMALLEST))
+    if truth_ZYX.shape != segments_ZYX.shape:
+        raise ValueError(f"the truth has shape {truth_ZYX.shape}, the segmentation {segments_ZYX.shape}")
+    return _sorted(*_count(_flat(truth_ZYX), _flat(segments_ZYX), SMALLEST))
+
+
+def _flat(labels_ZYX: Labels) -> Labels:
+    """The labels in one row; signed ones are converted (a kernel for every type would take long to compile)."""
+    as_is = labels_ZYX.dtype in (np.uint32, np.uint64)
+    return np.ascontiguousarray(labels_ZYX, None if as_is else np.uint64).reshape(-1)
 
 
 def merge(tables: Iterable[Pairs]) -> Pairs:

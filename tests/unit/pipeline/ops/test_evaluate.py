@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import waterz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -77,6 +78,34 @@ def test_counts_are_exact_and_do_not_show_the_cut(seed: int, z: int, x: int) -> 
     blocks = merge(pairs(truth[a, :, b], segments[a, :, b]) for a, b in cuts)
     for column in ("truth", "segment", "voxels"):
         assert np.array_equal(getattr(blocks, column), getattr(whole, column))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_waterz(seed: int) -> None:
+    truth, segments = random_labels(seed)
+    found = scores(pairs(truth, segments))
+    dense = [np.unique(labels, return_inverse=True)[1].astype(np.uint64) for labels in (truth, segments)]
+    expected = waterz.evaluate(dense[1].reshape(truth.shape) + 1, dense[0].reshape(truth.shape))  # its 0 is ignored
+    assert found["voi_split"] == pytest.approx(expected["voi_split"], abs=1e-6)
+    assert found["voi_merge"] == pytest.approx(expected["voi_merge"], abs=1e-6)
+    for ours, theirs in (("recall", "rand_split"), ("precision", "rand_merge")):
+        assert found[ours] < expected[theirs] < found[ours] + 0.05  # theirs has the pairs of a voxel with itself
+
+
+@pytest.mark.parametrize(("one", "other"), [("u4", "u8"), ("u8", "u4"), ("u4", "u4"), ("u2", "i8")])
+def test_the_type_of_the_labels_does_not_count(one: str, other: str) -> None:
+    truth, segments = random_labels(5)
+    truth >>= np.uint64(40)
+    expected = pairs(truth, segments)
+    found = pairs(truth.astype(one), segments.astype(other))
+    for column in ("truth", "segment", "voxels"):
+        assert np.array_equal(getattr(found, column), getattr(expected, column))
+        assert getattr(found, column).dtype == getattr(expected, column).dtype
+
+
+def test_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        pairs(np.zeros((1, 2, 3), np.uint64), np.zeros((1, 3, 2), np.uint64))
 
 
 def test_the_table_grows() -> None:

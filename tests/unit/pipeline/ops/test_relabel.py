@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ChunkCorrupt
-from pipeline.ops.relabel import index_of, rename, segments
+from pipeline.ops.relabel import FEW, index_of, look_up, rename, segments
 from pipeline.ops.union_find import unite_pairs
 
 
@@ -26,6 +26,49 @@ def test_rename_is_a_dictionary(seed: int) -> None:
     np.testing.assert_array_equal(
         rename(labels.transpose(2, 0, 1), old, new), rename(labels, old, new).transpose(2, 0, 1)
     )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_many_labels_are_renamed_as_few_are(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    largest = int(rng.choice([20, 2**20, 2**63]))
+    old = np.unique(rng.integers(0, largest, int(rng.integers(1, 200)), dtype=np.uint64))
+    new = rng.integers(0, 2**64, old.size, dtype=np.uint64)
+    named = rng.choice(old, FEW * old.size)
+    labels = np.repeat(np.where(rng.random(named.size) < 0.8, named, rng.integers(0, largest, dtype=np.uint64)), 3)
+    assert labels.size >= FEW * old.size
+    piecewise = [rename(part, old, new) for part in np.array_split(labels, 3 * FEW)]
+    np.testing.assert_array_equal(rename(labels, old, new), np.concatenate(piecewise))
+    table = dict(zip(old.tolist(), new.tolist(), strict=True)) | {0: 0}
+    assert rename(labels, old, new).tolist() == [table.get(label, label) for label in labels.tolist()]
+
+
+@pytest.mark.parametrize("wide", [np.uint32, np.uint64])
+@pytest.mark.parametrize("named", [np.uint32, np.uint64])
+def test_look_up_is_indexing(wide: type, named: type) -> None:
+    rng = np.random.default_rng(3)
+    for shape in ((3, 40, 50), (0, 4), (7,)):
+        labels = rng.integers(0, 90, shape).astype(wide)
+        table = rng.integers(0, 2**31, 90).astype(named)
+        found = look_up(labels, table)
+        assert found.dtype == named
+        np.testing.assert_array_equal(found, table[labels])
+        np.testing.assert_array_equal(look_up(labels.T, table), table[labels.T])
+        assert look_up(labels, table, out=found) is found
+        if wide is named:
+            look_up(labels, table, out=labels)
+            np.testing.assert_array_equal(labels, found)
+
+
+def test_look_up_refuses_labels_beyond_its_table() -> None:
+    table = np.arange(5, dtype=np.uint64)
+    for wrong in (5, 2**32 - 1, 2**64 - 1):
+        with pytest.raises(ChunkCorrupt, match=str(wrong)):
+            look_up(names(0, wrong, 4), table)
+    with pytest.raises(ValueError, match="unsigned"):
+        look_up(np.array([-1]), table)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rows"):
+        look_up(names(0), names())
 
 
 def test_rename_keeps_background_and_large_names() -> None:
