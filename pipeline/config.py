@@ -234,7 +234,6 @@ class Limits(Section):
 
     disk_gb: float | None = Field(None, json_schema_extra=NOTHING)  # default: the free space
     inodes: int = Field(1_000_000, ge=1, json_schema_extra=NOTHING)
-    table_gb: float = Field(8.0, gt=0, json_schema_extra=NOTHING)  # memory of the global relabel step
 
 
 class RunConfig(Section):
