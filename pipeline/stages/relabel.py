@@ -31,7 +31,7 @@ U64 = NDArray[np.uint64]
 ONLY: Index = (0, 0, 0)
 BLOCKS = "blocks"
 
-NAME_BYTES = 200  # a merge and its names while they are united and composed; measured: 150
+NAME_BYTES = 200  # a merge and its names while they are united and composed; measured: 120
 VOXEL_BYTES = 32  # pieces, segments, their shard being encoded, a sorted copy of distinct names
 
 

@@ -1,4 +1,4 @@
-"""The merge tree cut down the hierarchy is the components of all merges above the threshold; broken rules are caught."""
+"""The merge tree cut down the hierarchy is the components of all merges above it; broken rules are caught."""
 
 from __future__ import annotations
 
