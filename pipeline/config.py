@@ -205,6 +205,12 @@ class Evaluate(Section):
     ignore_truth_zero: bool = True
 
 
+class Sweep(Section):
+    """Scores at many thresholds from agglomerate.floor up, where there are a truth and a merge tree."""
+
+    thresholds: tuple[Share, ...] = tuple(round(0.05 * n, 2) for n in range(2, 19))  # 0.1 to 0.9; empty: no sweep
+
+
 class Blocks(Section):
     """How the work is cut: never part of the answer."""
 
@@ -252,6 +258,7 @@ class RunConfig(Section):
     relabel: Relabel = Relabel()
     pyramid: Pyramid = Pyramid()
     evaluate: Evaluate = Evaluate()
+    sweep: Sweep = Sweep()
     blocks: Blocks = Blocks()
     workers: Workers = Workers()
     limits: Limits = Limits()

@@ -16,6 +16,9 @@ are kept. The segments are the connected components of the kept merges, and one 
    parent leaves the name alone.
 
 So a chunk reads its own merges and what its parent renames, and never the tree.
+
+Where the whole tree is at hand, `links` sorts it once by larger name (fact 2 makes that a key), and `cut_links` gives
+the segments at any threshold in one pass over the rows, smaller names first.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ops.compiled import compiled
 from pipeline.ops.pieces import compose
 from pipeline.ops.relabel import segments
 
@@ -50,3 +54,47 @@ def cut(a: U64, b: U64, score: NDArray[np.float64], *, threshold: float, handed_
 def unchanged() -> Renames:
     """What stands above the top of the hierarchy."""
     return Renames(np.empty(0, np.uint64), np.empty(0, np.uint64), 0)
+
+
+@dataclass(frozen=True)
+class Links:
+    """A whole merge tree, by larger name (ascending, each once): the smaller name of its merge, and the score."""
+
+    larger: U64
+    smaller: U64
+    score: NDArray[np.float64]
+    above: NDArray[np.int64]  # the row in which the smaller name is the larger one; -1 if there is none
+
+    @property
+    def size(self) -> int:
+        """Merges."""
+        return int(self.larger.size)
+
+
+def links(a: U64, b: U64, score: NDArray[np.float64]) -> Links:
+    """Sort a tree for cuts at many thresholds."""
+    order = np.argsort(b)
+    larger, smaller = b[order], a[order]
+    above = np.searchsorted(larger, smaller)
+    if larger.size:
+        above[larger[np.minimum(above, larger.size - 1)] != smaller] = -1
+    return Links(larger, smaller, score[order], above)
+
+
+def cut_links(tree: Links, threshold: float) -> U64:
+    """What every larger name becomes at a threshold: its segment's smallest fragment."""
+    return np.asarray(_cut_links(tree.larger, tree.smaller, tree.score, tree.above, threshold), np.uint64)
+
+
+@compiled
+def _cut_links(
+    larger: U64, smaller: U64, score: NDArray[np.float64], above: NDArray[np.int64], threshold: float
+) -> U64:
+    segment = larger.copy()
+    for row in range(larger.size):  # ascending: a smaller name's own row has been settled
+        if score[row] > threshold:
+            if above[row] >= 0:
+                segment[row] = segment[above[row]]
+            else:
+                segment[row] = smaller[row]
+    return segment

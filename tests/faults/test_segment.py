@@ -87,9 +87,10 @@ def test_a_half_made_folder_is_made_anew(
         link(*given)
 
     out = tmp_path / "cut"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "link", killed)
-        derive(unharmed, 0.7, out)
+        with pytest.raises(KeyboardInterrupt):
+            derive(unharmed, 0.7, out)
     assert not RunFolder(out).exists()
     derive(unharmed, 0.7, out)
     assert RunFolder(out).exists()
