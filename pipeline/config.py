@@ -228,6 +228,12 @@ class Evaluate(Section):
     ignore_truth_zero: bool = True
 
 
+class Sweep(Section):
+    """Scores at many thresholds from agglomerate.floor up, where there are a truth and a merge tree."""
+
+    thresholds: tuple[Share, ...] = tuple(round(0.05 * n, 2) for n in range(2, 19))  # 0.1 to 0.9; empty: no sweep
+
+
 class Blocks(Section):
     """How the work is cut: never part of the answer."""
 
@@ -257,7 +263,6 @@ class Limits(Section):
 
     disk_gb: float | None = Field(None, json_schema_extra=NOTHING)  # default: the free space
     inodes: int = Field(1_000_000, ge=1, json_schema_extra=NOTHING)
-    table_gb: float = Field(8.0, gt=0, json_schema_extra=NOTHING)  # memory of the global relabel step
 
 
 class RunConfig(Section):
@@ -278,6 +283,7 @@ class RunConfig(Section):
     relabel: Relabel = Relabel()
     pyramid: Pyramid = Pyramid()
     evaluate: Evaluate = Evaluate()
+    sweep: Sweep = Sweep()
     blocks: Blocks = Blocks()
     workers: Workers = Workers()
     limits: Limits = Limits()

@@ -30,6 +30,7 @@ from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
 from pipeline.stages.stage import Pass, Site, Stage
+from pipeline.stages.sweep import Sweep
 from pipeline.stages.synthesize import Synthesize
 from pipeline.stages.tiled_fragments import Seeded, Waterz
 from workers.block import BlockRef
@@ -52,6 +53,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Relabel,
     Pyramid,
     Evaluate,
+    Sweep,
 )
 
 BLOCKS_IN_HAND = 3  # one being read, one computed, one written

@@ -164,7 +164,7 @@ def _objects(outcome: Outcome) -> str:
     if not outcome.complete:
         return '<p class="soft">Counts of segments follow when all blocks are done.</p>'
     fragments = sum(_summed(outcome, "fragments", "up", "closed"))
-    merged = sum(_summed(outcome, "relabel", "forest", "merged"))
+    merged = sum(_summed(outcome, "relabel", "", "merged"))
     voxels = sum(_summed(outcome, "relabel", "blocks", "voxels"))
     whole = outcome.plan.layer.roi.voxels
     rest = "background or masked" if _count(outcome, "masked") else "background"

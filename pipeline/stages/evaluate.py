@@ -82,9 +82,7 @@ class Evaluate(Stage[Inputs, Pairs]):
             return (BlockRef(self.task(BLOCKS), block) for block in self._grid)
         box = self._grid.block_box(index)
         refs = [ref for ref in self._relabel.refs("blocks", box) if not self._relabel.masked("blocks", ref.index)]
-        if self._synthesize.active:
-            refs += self._synthesize.refs("blocks", self._truth_box(box))
-        return refs
+        return [*refs, *self.truth_refs(box)]
 
     # ---- the work ----------------------------------------------------------------------------------------------
     def read(self, sweep: str, index: Index) -> Inputs:
@@ -92,8 +90,7 @@ class Evaluate(Stage[Inputs, Pairs]):
         if sweep == TOTAL:
             return Inputs(tables=tuple(self._pairs(BLOCKS, block) for block in self._grid))
         box = self._grid.block_box(index)
-        counts = ~skipped(self._masks, box) if self._masks else None
-        return Inputs(self.read_truth(box), self._relabel.read_segmentation(box), counts)
+        return Inputs(self.read_truth(box), self._relabel.read_segmentation(box), self.read_counts(box))
 
     def compute(self, inputs: Inputs) -> Pairs:
         """Count, or add up."""
@@ -121,7 +118,7 @@ class Evaluate(Stage[Inputs, Pairs]):
         if sweep == TOTAL:
             return (1 << 20) + PAIR_BYTES * self.site.layer.roi.voxels // VOXELS_PER_PAIR
         box = self._grid.block_box((0, 0, 0))
-        return VOXEL_BYTES * box.voxels + 16 * self._truth_box(box).voxels
+        return VOXEL_BYTES * box.voxels + 16 * self.truth_box(box).voxels
 
     def stored_bytes(self) -> int:
         """The pairs, twice."""
@@ -143,7 +140,15 @@ class Evaluate(Stage[Inputs, Pairs]):
         z, y, x = self.site.facts["truth"]["voxel_size_pm"]
         return VoxelSize((z, y, x))
 
-    def _truth_box(self, box: Box) -> Box:
+    def truth_refs(self, box: Box) -> list[BlockRef]:
+        """The blocks that the truth of a box is read from; none where it is given in a file."""
+        return list(self._synthesize.refs("blocks", self.truth_box(box))) if self._synthesize.active else []
+
+    def read_counts(self, box: Box) -> NDArray[np.bool_] | None:
+        """Which voxels of a box count; None if all do."""
+        return ~skipped(self._masks, box) if self._masks else None
+
+    def truth_box(self, box: Box) -> Box:
         """The voxels of the truth that decide a box of the layer."""
         fine = first_voxels(box, self._finer)
         low = tuple(b // c for b, c in zip(fine.begin, self._coarser, strict=True))
@@ -152,7 +157,7 @@ class Evaluate(Stage[Inputs, Pairs]):
 
     def read_truth(self, box: Box) -> NDArray[np.uint64]:
         """The truth of a box of the layer, at the layer's voxel size."""
-        given = self._truth_box(box)
+        given = self.truth_box(box)
         labels = first_labels(self._truth.read(given), self._finer)
         z, y, x = (b * c // f for b, c, f in zip(given.begin, self._coarser, self._finer, strict=True))
         return np.asarray(upsample_labels(labels, self._coarser)[box.slices((z, y, x))], np.uint64)
@@ -163,7 +168,7 @@ class Evaluate(Stage[Inputs, Pairs]):
             return self._synthesize.truth
         location = str(self.site.config.input.truth)
         source = open_source(location)
-        if not source.box.contains(self._truth_box(self.site.layer.roi)):
+        if not source.box.contains(self.truth_box(self.site.layer.roi)):
             raise WrongShape(
                 f"the truth of shape {source.shape} does not cover the region {self.site.layer.roi} of the layer",
                 where=location,

@@ -1,8 +1,9 @@
-"""Relabel: from fragments and the merge tree to the segmentation at one threshold (ops/relabel.py).
+"""Relabel: from fragments and the merge tree to the segmentation at one threshold (ops/merge_tree.py).
 
-`forest` reads the whole merge tree and writes one table, fragment -> segment. This step is global: its memory grows
-with the number of merges in the volume, is bounded by limits.table_gb, and it refuses to start beyond. `blocks` then
-writes the labels, block by block; each holds that table in memory.
+`downL` .. `down1` carry the segments' names down the levels of the agglomeration: each chunk reads the merges that
+agglomeration decided in it, and its parent's renames. `blocks` does the same for a block of level 0 and writes its
+labels, and a table, fragment -> segment. Nothing holds the whole merge tree. Without agglomeration there is no tree:
+fragments are segments.
 """
 
 from __future__ import annotations
@@ -15,61 +16,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Box, Grid, Index
-from pipeline.ops.relabel import rename, segments
+from pipeline.geometry import Box, Index
+from pipeline.ops.merge_tree import Renames, cut, unchanged
+from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import FULL_SCALE
-from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.agglomerate import EDGES_PER_SURFACE_VOXEL, Agglomerate
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work
+from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work, surface
 from pipeline.volumes import Volume
 from workers.block import BlockRef
-from workers.errors import Poison
 
 U64 = NDArray[np.uint64]
 ONLY: Index = (0, 0, 0)
+BLOCKS = "blocks"
 
-MERGE_BYTES = 128  # a merge while the forest is made; measured: 100
-TABLE_BYTES = 32  # its row in the table, as a block reads it
+NAME_BYTES = 200  # a merge and its names while they are united and composed; measured: 120
 VOXEL_BYTES = 32  # pieces, segments, their shard being encoded, a sorted copy of distinct names
 
 
 @dataclass(frozen=True)
-class _Forest:
-    """The merge tree."""
+class _Merges:
+    """The merges that a chunk decided, the clusters it handed up, and its parent's renames."""
 
     a: U64
     b: U64
     score: NDArray[np.float64]
+    handed_up: U64
+    parent: Renames
     threshold: float
 
+    def renames(self) -> Renames:
+        """What the chunk's names become."""
+        return cut(self.a, self.b, self.score, threshold=self.threshold, handed_up=self.handed_up, parent=self.parent)
+
     def compute(self) -> Tables:
-        fragment, segment = segments(self.a, self.b, self.score, self.threshold)
-        return Tables({"lut": {"fragment": fragment, "segment": segment}}, {"merged": fragment.size})
+        found = self.renames()
+        return Tables({"final": {"old": found.old, "new": found.new}}, {"merged": found.kept})
 
 
 @dataclass(frozen=True)
 class _Labels:
-    """A block's pieces, their fragments, and the table of the forest."""
+    """A block's pieces, their fragments, and its merges if there is a tree."""
 
     pieces_ZYX: U64
     names: tuple[U64, U64]
-    lut: tuple[U64, U64]
+    merges: _Merges | None
 
     def compute(self) -> Tables:
         piece, fragment = self.names
-        segment = rename(fragment, *self.lut)
-        labels_ZYX = rename(self.pieces_ZYX, piece, segment)
-        distinct = np.unique(segment[segment != 0]).size
-        summary = {"segments": distinct, "voxels": int(np.count_nonzero(labels_ZYX))}
-        return Tables({"segments": {"name": np.unique(segment[segment != 0])}}, summary, labels_ZYX)
+        found = unchanged() if self.merges is None else self.merges.renames()
+        labels_ZYX = rename(self.pieces_ZYX, piece, rename(fragment, found.old, found.new))
+        fragments = np.unique(fragment[fragment != 0])
+        segments = rename(fragments, found.old, found.new)
+        counts = {"segments": np.unique(segments).size, "voxels": int(np.count_nonzero(labels_ZYX))}
+        sections = {"segments": {"fragment": fragments, "segment": segments}}
+        return Tables(sections, {"merged": found.kept, **counts}, labels_ZYX)
 
 
 class Relabel(TabularStage):
     """From fragments and merges to segments."""
 
     name = "relabel"
-    labelled = frozenset({"blocks"})
+    schema = 2
+    labelled = frozenset({BLOCKS})
 
     @cached_property
     def fragments(self) -> FragmentSource:
@@ -77,68 +87,53 @@ class Relabel(TabularStage):
         return self.site.find(FragmentSource)
 
     @cached_property
-    def agglomerate(self) -> Agglomerate:
-        """The stage that made the merge tree."""
-        return self.site.find(Agglomerate)
+    def tree(self) -> Agglomerate | None:
+        """The stage that made the merge tree; None if the run makes none."""
+        agglomerate = self.site.find(Agglomerate)
+        return agglomerate if agglomerate.active else None
 
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
-        """Fragments and agglomerate."""
-        return (self.fragments, self.agglomerate)
+        """Fragments, and agglomerate if there is a tree."""
+        return (self.fragments,) if self.tree is None else (self.fragments, self.tree)
 
     def content(self) -> dict[str, Any]:
-        """The threshold."""
-        return {"threshold": self.site.config.relabel.threshold}
+        """The threshold, if there is something to cut."""
+        return {} if self.tree is None else {"threshold": self.site.config.relabel.threshold}
 
     def passes(self) -> tuple[Pass, ...]:
-        """The forest, then blocks."""
-        roi = self.site.layer.roi
-        return (Pass("forest", Grid(roi, roi.shape)), Pass("blocks", self.grids[0]))
+        """Down the levels, the last of which writes the labels."""
+        top = 0 if self.tree is None else len(self.grids) - 1
+        down = [Pass(f"down{level}", self.grids[level]) for level in range(top, 0, -1)]
+        return (*down, Pass(BLOCKS, self.grids[0]))
 
     def masked(self, sweep: str, index: Index) -> bool:
         """Where there are no fragments' blocks."""
-        return sweep == "blocks" and self.fragments.empty(0, index)
+        return self.fragments.empty(_level(sweep), index)
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
-        """All of the merge tree; or a block's fragments and the forest."""
-        if sweep == "blocks":
-            return [*self.fragments.label_refs(index), BlockRef(self.task("forest"), ONLY)]
-        return [
-            BlockRef(self.agglomerate.task(level.name), chunk)
-            for level in self.agglomerate.passes()
-            for chunk in level.grid
-            if not self.agglomerate.masked(level.name, chunk)
-        ]
+        """The chunk's own merges and its parent's renames; for a block of level 0 its fragments as well."""
+        needs = self.fragments.label_refs(index) if sweep == BLOCKS else []
+        if self.tree is not None:
+            needs.append(BlockRef(self.tree.task(f"up{_level(sweep)}"), index))
+            if _level(sweep) + 1 < len(self.grids):
+                needs.append(BlockRef(self.task(_above(sweep)), _parent(index)))
+        return needs
 
     def read(self, sweep: str, index: Index) -> Work:
-        """The merge tree, or a block."""
-        if sweep == "blocks":
-            names = self.fragments.fragment_names(index)
-            return _Labels(self.fragments.read_pieces(self.box(sweep, index)), names, self._lut)
-        refs = list(self.needs(sweep, index))
-        self._refuse_beyond_limit(sum(int(self.site.summary(ref)["merges"]) for ref in refs))
+        """A chunk's merges; for a block its pieces as well."""
+        merges = None if self.tree is None else self._merges(self.tree, sweep, index)
+        if merges is not None and sweep != BLOCKS:
+            return merges
+        return _Labels(self.fragments.read_pieces(self.box(sweep, index)), self.fragments.fragment_names(index), merges)
+
+    def _merges(self, tree: Agglomerate, sweep: str, index: Index) -> _Merges:
+        stored = tree.tables(f"up{_level(sweep)}", index, "merges", "nodes")
+        merges, parent = stored["merges"], unchanged()
+        if _level(sweep) + 1 < len(self.grids):
+            above = self.tables(_above(sweep), _parent(index), "final")["final"]
+            parent = Renames(above["old"], above["new"], 0)
         threshold = self.site.config.relabel.threshold * FULL_SCALE
-        parts = [_above(self._merges(ref), threshold) for ref in refs]
-        a, b = (np.concatenate([np.empty(0, np.uint64), *(part[end] for part in parts)]) for end in ("a", "b"))
-        score = np.concatenate([np.empty(0, np.float64), *(part["score"] for part in parts)])
-        return _Forest(a, b, score, threshold)
-
-    def _merges(self, ref: BlockRef) -> dict[str, NDArray[Any]]:
-        return self.agglomerate.tables(ref.task.rpartition("/")[2], ref.index, "merges")["merges"]
-
-    def _refuse_beyond_limit(self, merges: int) -> None:
-        limit_gb = self.site.config.limits.table_gb
-        if merges * MERGE_BYTES > limit_gb * 1e9:
-            raise Poison(
-                f"the merge tree has {merges:,} rows: {merges * MERGE_BYTES / 1e9:.1f} GB, the limit is {limit_gb} GB",
-                where=self.task("forest"),
-                way_out="raise limits.table_gb, or segment the volume in parts with [roi]",
-            )
-
-    @cached_property
-    def _lut(self) -> tuple[U64, U64]:
-        """The table of the forest, read once in a worker: a stage object lives no longer than its run's plan."""
-        lut = self.tables("forest", ONLY, "lut")["lut"]
-        return lut["fragment"], lut["segment"]
+        return _Merges(merges["a"], merges["b"], merges["score"], stored["nodes"]["name"], parent, threshold)
 
     # ---- what others read --------------------------------------------------------------------------------------
     @property
@@ -150,25 +145,39 @@ class Relabel(TabularStage):
         """Labels of a box inside the region of interest; 0 in masked blocks."""
         labels_ZYX = np.zeros(box.shape, np.uint64)
         for index in self.grids[0].touching(box):
-            if not self.masked("blocks", index):
+            if not self.masked(BLOCKS, index):
                 piece = self.grids[0].block_box(index).clip(box)
                 labels_ZYX[piece.slices(box.begin)] = self.labels.read(piece)
         return labels_ZYX
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:
-        """The forest: all merges at the density that estimates assume, up to the limit; a block: it and its voxels."""
-        merges = FRAGMENTS_PER_VOXEL * self.site.layer.roi.voxels
-        if sweep == "forest":
-            return int(min(MERGE_BYTES * merges, self.site.config.limits.table_gb * 1e9))
-        return int(TABLE_BYTES * merges + VOXEL_BYTES * self.box(sweep, ONLY).voxels)
+        """By the surface of the children, whose clusters meet in a chunk; at level 0 by voxels, and the parent's."""
+        shape = self.box(sweep, ONLY).shape
+        if sweep != BLOCKS:
+            return _surface_bytes(shape)
+        parents = _surface_bytes(self.grids[1].block_box(ONLY).shape) if len(self.grids) > 1 else 0
+        return int((VOXEL_BYTES + NAME_BYTES * FRAGMENTS_PER_VOXEL) * self.box(sweep, ONLY).voxels) + parents
 
     def stored_bytes(self) -> int:
-        """Labels and the table."""
-        return int((8 + 24 * FRAGMENTS_PER_VOXEL) * self.site.layer.roi.voxels)
+        """Labels, and the table of every chunk."""
+        names = EDGES_PER_SURFACE_VOXEL * sum(g.count * surface(g.block_box(ONLY).shape) for g in self.grids[1:])
+        return int((8 + 16 * FRAGMENTS_PER_VOXEL) * self.site.layer.roi.voxels + 16 * names)
 
 
-def _above(merges: dict[str, NDArray[Any]], threshold: float) -> dict[str, NDArray[Any]]:
-    """The merges that a threshold keeps."""
-    keep = merges["score"] > threshold
-    return {name: column[keep] for name, column in merges.items()}
+def _level(sweep: str) -> int:
+    return 0 if sweep == BLOCKS else int(sweep.removeprefix("down"))
+
+
+def _above(sweep: str) -> str:
+    return f"down{_level(sweep) + 1}"
+
+
+def _parent(index: Index) -> Index:
+    z, y, x = index
+    return (z // 2, y // 2, x // 2)
+
+
+def _surface_bytes(shape: Index) -> int:
+    """Names that meet in a chunk of this shape; its eight children have at most twice its surface."""
+    return int(NAME_BYTES * EDGES_PER_SURFACE_VOXEL * 2 * surface(shape))

@@ -37,10 +37,10 @@ def test_a_changed_threshold(
     to_run = {t["task"]: t["to_run"] for t in json.loads(planned.stdout)["tasks"] if t["to_run"]}
     result = neurotile("run", config, "--out", root, "--update", "--json")
     assert result.returncode == 0, result.stderr
-    dependent = {"relabel/forest", "relabel/blocks", "pyramid/segmentation1", "pyramid/segmentation2"}
+    dependent = {"relabel/down1", "relabel/blocks", "pyramid/segmentation1", "pyramid/segmentation2"}
     dependent |= {"evaluate/blocks", "evaluate/total", "pyramid/image1", "pyramid/image2"}
     ran = executed(json.loads(result.stdout))
-    assert {"relabel/forest", "relabel/blocks", "evaluate/total"} <= set(ran) <= dependent
+    assert {"relabel/down1", "relabel/blocks", "evaluate/total"} <= set(ran) <= dependent
     assert ran["relabel/blocks"] == told["tasks"]["relabel/blocks"]["total"]
     assert set(ran) <= set(to_run)
     fresh = neurotile("run", config, "--out", tmp_path / "fresh", "--json")

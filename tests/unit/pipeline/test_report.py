@@ -107,8 +107,8 @@ class Fake:
             survey.current = {index: "digest" for index in survey.task.sweep.grid}
             self.summaries[name] = {"closed": 0, "merged": 0, "voxels": 0}
         self.summaries["fragments/up0"] = {"closed": 20}
-        self.summaries["relabel/forest"] = {"merged": 7}
-        self.summaries["relabel/blocks"] = {"voxels": 1500}
+        self.summaries["relabel/down1"] = {"merged": 7}
+        self.summaries["relabel/blocks"] = {"merged": 0, "voxels": 1500}
         self.summaries["evaluate/total"] = SCORES
         tasks = [TaskStatus(t.name, "cpu", t.sweep.grid.shape, t.sweep.grid.count) for t in self.plan.tasks]
         for task in tasks:

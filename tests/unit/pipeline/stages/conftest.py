@@ -205,7 +205,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chain, Any, str, Index],
     def take(chain: Chain, stage: Any, sweep: str, index: Index) -> tuple[Any, set[BlockRef]]:
         for found in (tables, volumes, chain.asked, chain.predict.read_boxes):
             found.clear()
-        vars(stage).pop("_lut", None)  # a worker reads it once
         inputs = stage.read(sweep, index)
         refs = set(chain.asked)
         folders = {other.folder: other for other in chain.stages}

@@ -37,6 +37,7 @@ class StandIn(Relabel):
     """Labels from memory; some blocks masked."""
 
     hidden: frozenset[Index] = frozenset()
+    tree = None
 
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         return ()
