@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Box
 from pipeline.ops.compiled import compiled
-from pipeline.ops.edges import CHANNEL_SHIFT
-
-__all__ = ["ATTRACTIVE", "CERTAIN", "CHANNEL_SHIFT", "REPULSIVE", "Rows", "inside", "no_rows", "positions", "united"]
 
 U64 = NDArray[np.uint64]
 U32 = NDArray[np.uint32]

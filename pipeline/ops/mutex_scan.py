@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Index
 from pipeline.ops.compiled import compiled
-from pipeline.ops.mutex_rows import ATTRACTIVE, CHANNEL_SHIFT, REPULSIVE, Rows
+from pipeline.ops.edges import CHANNEL_SHIFT
+from pipeline.ops.mutex_rows import ATTRACTIVE, REPULSIVE, Rows
 from pipeline.ops.pair_rows import PairRows, empty_rows, find_slot, grown
 
 U64 = NDArray[np.uint64]

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pipeline.errors import WrongShape
 from pipeline.geometry import Box, Index
 from pipeline.ops.compiled import compiled
+from pipeline.ops.edges import CHANNEL_SHIFT
 from pipeline.ops.mutex_decide import decide
 from pipeline.ops.mutex_graph import Alias, Decide, Joined, Nodes, Part, certain, close
-from pipeline.ops.mutex_rows import ATTRACTIVE, CHANNEL_SHIFT, REPULSIVE, Rows, names_at, positions, united
+from pipeline.ops.mutex_rows import ATTRACTIVE, REPULSIVE, Rows, names_at, positions, united
 from pipeline.ops.mutex_scan import (
     LEAVING,
     Codes,
