@@ -17,7 +17,21 @@ from pipeline.errors import ConfigError, IdentityMismatch
 from workers.errors import Fenced, Retryable, RunLocked, WorkError
 from workers.loop import is_retryable
 
-COMMANDS = ("demo", "init", "plan", "run", "status", "retry", "segment", "sweep", "verify", "audit", "report", "train", "worker")
+COMMANDS = (
+    "demo",
+    "init",
+    "plan",
+    "run",
+    "status",
+    "retry",
+    "segment",
+    "sweep",
+    "verify",
+    "audit",
+    "report",
+    "train",
+    "worker",
+)
 
 EXIT_BUG = 1
 EXIT_USAGE = 2
