@@ -67,6 +67,11 @@ class Agglomerate(TabularStage):
         """The stage that made the region graph."""
         return self.site.find(RegionGraph)
 
+    @property
+    def exactness(self) -> str:
+        """What the report says about it, as a clause."""
+        return f"{self.site.config.agglomerate.score}-affinity agglomeration is exact over the hierarchy"
+
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         """The region graph."""
         return (self.graph,)
