@@ -216,6 +216,12 @@ class Relabel(Section):
     threshold: Share = 0.25  # any value from agglomerate.floor up; a relabel away
 
 
+class Guards(Section):
+    """Merges that are refused at any threshold: a property of the merge tree, not of an order."""
+
+    largest_vx: int = Field(0, ge=0)  # a merge whose object would have more voxels; 0: none is refused
+
+
 class Pyramid(Section):
     """Coarser copies for viewers."""
 
@@ -281,6 +287,7 @@ class RunConfig(Section):
     contacts: Contacts = Contacts()
     agglomerate: Agglomerate = Agglomerate()
     relabel: Relabel = Relabel()
+    guards: Guards = Guards()
     pyramid: Pyramid = Pyramid()
     evaluate: Evaluate = Evaluate()
     sweep: Sweep = Sweep()

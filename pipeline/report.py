@@ -17,19 +17,20 @@ from pipeline.geometry import AXES, Box, VoxelSize
 from pipeline.pages import duration, failure_list, header, moment, page, pairs, table, text
 from pipeline.progress import FailureStatus, now
 from pipeline.run import Outcome
+from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.evaluate import TOTAL, Evaluate
+from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.predict import Predict
 from pipeline.toml import dump
+from pipeline.tree_report import STYLE as TREE_STYLE
+from pipeline.tree_report import largest_objects, thresholds
 from pipeline.work import reproduce_command
 from workers.block import BlockRef
 from workers.errors import WorkError
 from workers.files import write_atomically
 
-EXACT = (
-    "Labels do not depend on blocks, workers or executor: watershed basins and mean-affinity agglomeration are exact "
-    "over the hierarchy; "
-)
+EXACT = "Labels do not depend on blocks, workers or executor: "
 OF_NETWORK = "affinities are a function of position on one device class"
 OF_FILE = "affinities were given, and are read voxel by voxel"
 HOLES_SHOWN = 20
@@ -55,7 +56,7 @@ def report_page(outcome: Outcome) -> str:
         *(_section(title, section, outcome) for title, section in SECTIONS),
         f'<footer class="soft">{_versions(outcome)}</footer>',
     ]
-    return page(f"{Path(root).name} · neurotile report", "\n".join(body), state=state, style=STYLE)
+    return page(f"{Path(root).name} · neurotile report", "\n".join(body), state=state, style=STYLE + TREE_STYLE)
 
 
 def _section(title: str, section: Section, outcome: Outcome) -> str:
@@ -115,7 +116,12 @@ def _note(state: str, said: str) -> str:
 def _answer(outcome: Outcome) -> str:
     """Whether this result is exact."""
     settled = outcome.folder.device
-    told = OF_FILE if outcome.plan.config.affinities is not None else OF_NETWORK
+    plan = outcome.plan
+    tree = plan.find(Agglomerate)
+    parts = [plan.stage(FragmentSource).exactness]
+    parts.append("there is no agglomeration" if tree is None else tree.exactness)
+    parts.append(OF_FILE if plan.config.affinities is not None else OF_NETWORK)
+    told = "; ".join(parts)
     told += f" ({settled.read_text()})." if settled.exists() else "."
     if outcome.plan.config.predict.mixed_devices:
         told += " Unlike devices were allowed in this run: affinities may differ from those of one device."
@@ -163,7 +169,7 @@ def _objects(outcome: Outcome) -> str:
     """Counts of the whole volume, from what the blocks left in their receipts."""
     if not outcome.complete:
         return '<p class="soft">Counts of segments follow when all blocks are done.</p>'
-    fragments = sum(_summed(outcome, "fragments", "up", "closed"))
+    fragments = sum(_summed(outcome, "agglomerate", "up", "fragments"))
     merged = sum(_summed(outcome, "relabel", "", "merged"))
     voxels = sum(_summed(outcome, "relabel", "blocks", "voxels"))
     whole = outcome.plan.layer.roi.voxels
@@ -361,6 +367,8 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("Result", _objects),
     ("", figures),
     ("Scores", _scores),
+    ("Thresholds", lambda outcome: thresholds(outcome, scores(outcome))),
+    ("Largest objects", largest_objects),
     ("Failed blocks", _failures),
     ("Work", _work),
     ("Volume", _volume),

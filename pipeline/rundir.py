@@ -10,6 +10,7 @@ RUN/report.html       the result
 RUN/data/             outputs of the stages, under their content and layout hash
 RUN/failed/           a bundle for every failed block
 RUN/logs/             output of the workers
+RUN/origin.json       of a derived run: what it was made from
 RUN/*.zarr            the products, as links to their data
 """
 

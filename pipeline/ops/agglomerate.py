@@ -22,13 +22,14 @@ set of rows for every grid: at the moment of a merge both clusters are those of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box
 from pipeline.ops import faces
+from pipeline.ops.compiled import compiled
 from pipeline.ops.edges import Edges, combine
 from pipeline.ops.greedy import Clusters, Graph, greedy
 from pipeline.ops.relabel import index_of
@@ -37,6 +38,7 @@ from workers.errors import Poison
 
 U64 = NDArray[np.uint64]
 MEAN_SCORE = Score()
+NOT_COUNTED = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Part:
     edges: Edges
     low: tuple[Edges, Edges, Edges]
     until: NDArray[np.uint8] | None = None
+    volume: NDArray[np.int64] = field(default_factory=lambda: NOT_COUNTED)  # voxels of every node that are inside
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,28 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Beside the merges the tie of the edge that decided and the voxels of both clusters; the fragments that became
+    complete in this chunk, and their voxels: every fragment is in one chunk of the volume."""
+
+    tie: U64
+    voxels_a: NDArray[np.int64]
+    voxels_b: NDArray[np.int64]
+    fragment: U64
+    voxels: NDArray[np.int64]
+
+
+NO_SIZES = Sizes(np.empty(0, np.uint64), NOT_COUNTED, NOT_COUNTED, np.empty(0, np.uint64), NOT_COUNTED)
+
+
+@dataclass(frozen=True)
 class Agglomerated:
     """What is left for the parent, the merges done here, and how many clusters are finished."""
 
     part: Part
     tree: Tree
     closed: int
+    sizes: Sizes = NO_SIZES
 
 
 def gather(children: Sequence[Part], box: Box) -> Part:
@@ -77,6 +96,7 @@ def gather(children: Sequence[Part], box: Box) -> Part:
     names = np.concatenate([np.empty(0, np.uint64), *(child.name for child in children)])
     name, place = np.unique(names, return_inverse=True)
     mask, until = np.zeros(name.size, np.uint8), np.zeros(name.size, np.uint8)
+    volume = np.zeros(name.size, np.int64)
     rows = 0
     for child in children:
         here = place[rows : rows + child.name.size]  # a child's names differ
@@ -84,6 +104,8 @@ def gather(children: Sequence[Part], box: Box) -> Part:
         mask[here] |= child.mask & np.uint8(faces.outer_bits(child.box, box))
         if child.until is not None:
             until[here] = np.maximum(until[here], child.until)
+        if child.volume.size:
+            volume[here] += child.volume
     inner = [child.edges for child in children]
     outer: tuple[list[Edges], list[Edges], list[Edges]] = ([], [], [])
     for child in children:
@@ -91,7 +113,7 @@ def gather(children: Sequence[Part], box: Box) -> Part:
             (inner if child.box.begin[axis] > box.begin[axis] else outer[axis]).append(crossing)
     nothing = children[0].edges.take(np.arange(0))
     low = (combine([*outer[0], nothing]), combine([*outer[1], nothing]), combine([*outer[2], nothing]))
-    return Part(box, name, mask, combine(inner), low, until)
+    return Part(box, name, mask, combine(inner), low, until, volume)
 
 
 def agglomerate(
@@ -118,14 +140,44 @@ def agglomerate(
             way_out="run `neurotile verify`: a count or a sum in the region graph cannot be right",
         )
     tree = Tree(part.name[merges.a], part.name[merges.b], merges.score)
+    arrived = ~frozen & _unfinished(children, part.name, level)
+    volume = part.volume.copy()
+    voxels = add_up(volume, merges.a, merges.b)
+    sizes = Sizes(part.edges.tie[order][merges.tie], *voxels, part.name[arrived], part.volume[arrived])
     root = parent == np.arange(parent.size, dtype=np.int32)
     stays = root & (clusters.frozen != 0)
     left = _left(part.name[clusters.smallest], graph, part.edges.tie[order], clusters.frozen)
     name = part.name[clusters.smallest[stays]]
     place = np.argsort(name)
     later = None if until is None else np.where(until > level, until, np.uint8(0))[stays][place]
-    upward = Part(box, name[place], part.mask[stays][place], left, part.low, later)
-    return Agglomerated(upward, tree, closed=int(root.sum() - stays.sum()))
+    volume = volume[clusters.smallest[stays]][place]
+    upward = Part(box, name[place], part.mask[stays][place], left, part.low, later, volume)
+    return Agglomerated(upward, tree, int(root.sum() - stays.sum()), sizes)
+
+
+def _unfinished(children: Sequence[Part], name: U64, level: int) -> NDArray[np.bool_]:
+    """Which nodes were incomplete in the chunks below; at level 0, all. They never merged: single fragments."""
+    if level == 0:
+        return np.ones(name.size, np.bool_)
+    found = np.zeros(name.size, np.bool_)
+    for child in children:
+        incomplete = child.mask != 0
+        if child.until is not None:
+            incomplete |= child.until > level - 1
+        found[np.searchsorted(name, child.name[incomplete])] = True
+    return found
+
+
+@compiled
+def add_up(
+    volume: NDArray[np.int64], a: NDArray[np.int32], b: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The voxels of both clusters at every merge; a cluster's volume comes to stand at its smallest node."""
+    voxels_a, voxels_b = np.empty(a.size, np.int64), np.empty(a.size, np.int64)
+    for row in range(a.size):
+        voxels_a[row], voxels_b[row] = volume[a[row]], volume[b[row]]
+        volume[a[row]] += volume[b[row]]
+    return voxels_a, voxels_b
 
 
 def _left(name: U64, graph: Graph, ties: U64, frozen: NDArray[np.uint8]) -> Edges:

@@ -68,11 +68,12 @@ class Clusters(NamedTuple):
 
 
 class Merges(NamedTuple):
-    """The merges in order: smallest nodes of the two clusters, a < b, and the score."""
+    """The merges in order: smallest nodes of the two clusters, a < b, the score, and the tie of the edge."""
 
     a: I32
     b: I32
     score: F64
+    tie: I32
 
 
 @compiled
@@ -82,7 +83,8 @@ def greedy(clusters: Clusters, graph: Graph, floor: float) -> tuple[Merges, int]
     lists = _lists(nodes, graph)
     pairs, hashed = _hash_edges(graph, 2 * graph.tie.size)
     heap, queued = heap_of(graph.statistics, graph.tie, floor)
-    merges = Merges(np.empty(nodes, np.int32), np.empty(nodes, np.int32), np.empty(nodes, np.float64))
+    ends = (np.empty(nodes, np.int32), np.empty(nodes, np.int32))
+    merges = Merges(ends[0], ends[1], np.empty(nodes, np.float64), np.empty(nodes, np.int32))
     merged, violations = 0, 0
     while queued > 0:
         score, tie, edge = first(heap)
@@ -100,7 +102,8 @@ def greedy(clusters: Clusters, graph: Graph, floor: float) -> tuple[Merges, int]
         if lists.degree[a] < lists.degree[b]:
             a, b = b, a
         one, two = clusters.smallest[a], clusters.smallest[b]
-        merges.a[merged], merges.b[merged], merges.score[merged] = min(one, two), max(one, two), score
+        merges.a[merged], merges.b[merged] = min(one, two), max(one, two)
+        merges.score[merged], merges.tie[merged] = score, graph.tie[edge]
         merged += 1
         clusters.parent[b], clusters.smallest[a] = a, min(one, two)
         graph.dead[edge] = 1
@@ -109,7 +112,8 @@ def greedy(clusters: Clusters, graph: Graph, floor: float) -> tuple[Merges, int]
         added, broken = _fold(a, b, graph, lists, pairs)
         hashed += added
         violations += broken
-    return Merges(merges.a[:merged], merges.b[:merged], merges.score[:merged]), violations
+    done = Merges(merges.a[:merged], merges.b[:merged], merges.score[:merged], merges.tie[:merged])
+    return done, violations
 
 
 @compiled

@@ -1,24 +1,26 @@
 """The merge tree cut at a threshold: what every name becomes, chunk by chunk, down the hierarchy.
 
 A merge (a, b, score) says that the clusters whose smallest fragments are a < b became one at that score. Agglomeration
-writes it in the chunk in which it decided it. Two facts hold in the tree, whatever the grid:
+writes it in the chunk in which it decided it, with the sizes of both clusters. Three facts hold, whatever the grid:
 
-1. Scores only fall along it: a merge is no better than any merge inside the two clusters it joins.
-2. Every fragment but a cluster's smallest is the larger name of exactly one merge inside that cluster.
+1. Scores only fall along the tree: a merge is no better than any merge inside the two clusters it joins.
+2. Sizes only grow along it.
+3. Every fragment but a cluster's smallest is the larger name of exactly one merge inside that cluster.
 
-Keeping the merges with a score above a threshold is therefore closed downward: with a merge, all that it presupposes
-are kept. The segments are the connected components of the kept merges, and one chunk needs no other to know its part:
+`kept` keeps the merges with a score above a threshold and, as a guard, a merged size up to a limit. By 1 and 2 it is
+closed: with a merge, all that it presupposes are kept. So the outcome depends on no order, and the segments are the
+connected components of the kept merges. One chunk needs no other to know its part:
 
-3. `cut` unites what the chunk's own kept merges join; the smallest name of a component is its root.
-4. `compose` (ops/pieces.py) goes on where the parent goes on: with the names of the clusters that the chunk handed
+4. `cut` unites what the chunk's own kept merges join; the smallest name of a component is its root.
+5. `compose` (ops/pieces.py) goes on where the parent goes on: with the names of the clusters that the chunk handed
    up. If the parent renames one of them, a merge above was kept, hence all merges inside that cluster were: all its
    fragments have that cluster's name as their root, and follow it. If some were not kept, no merge above was, and the
    parent leaves the name alone.
 
 So a chunk reads its own merges and what its parent renames, and never the tree.
 
-Where the whole tree is at hand, `links` sorts it once by larger name (fact 2 makes that a key), and `cut_links` gives
-the segments at any threshold in one pass over the rows, smaller names first.
+Where the whole tree is at hand, `links` sorts it once by larger name (3 makes that a key), and `cut_links` gives the
+segments at any threshold in one pass over the rows, smaller names first.
 """
 
 from __future__ import annotations
@@ -30,9 +32,45 @@ from numpy.typing import NDArray
 
 from pipeline.ops.compiled import compiled
 from pipeline.ops.pieces import compose
-from pipeline.ops.relabel import segments
+from pipeline.ops.relabel import components
 
 U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Merges:
+    """Rows of the merge tree. `tie` names the voxel edge that decided; sizes are those of the two clusters."""
+
+    a: U64
+    b: U64
+    score: F64
+    tie: U64
+    voxels_a: I64
+    voxels_b: I64
+
+    @property
+    def size(self) -> int:
+        """Rows."""
+        return int(self.a.size)
+
+    @property
+    def voxels(self) -> I64:
+        """The sizes of the merged clusters."""
+        return self.voxels_a + self.voxels_b
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Merges:
+        """Some of the rows."""
+        return Merges(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def kept(merges: Merges, *, threshold: float, largest_vx: int = 0) -> Merges:
+    """The merges above a threshold whose cluster is no larger than a limit; 0: no limit."""
+    keep = merges.score > threshold
+    if largest_vx:
+        keep &= merges.voxels <= largest_vx
+    return merges.take(keep)
 
 
 @dataclass(frozen=True)
@@ -44,11 +82,11 @@ class Renames:
     kept: int
 
 
-def cut(a: U64, b: U64, score: NDArray[np.float64], *, threshold: float, handed_up: U64, parent: Renames) -> Renames:
-    """One step down: a chunk's own merges above the threshold, and what the parent makes of the names it handed up."""
-    own_old, own_new = segments(a, b, score, threshold)
-    old, new = compose(own_old, own_new, handed_up, parent=(parent.old, parent.new))
-    return Renames(old, new, own_old.size)
+def cut(own: Merges, *, handed_up: U64, parent: Renames) -> Renames:
+    """One step down: a chunk's own kept merges, and what the parent makes of the names that the chunk handed up."""
+    joined = components(own.a, own.b)
+    old, new = compose(*joined, handed_up, parent=(parent.old, parent.new))
+    return Renames(old, new, own.size)
 
 
 def unchanged() -> Renames:
@@ -62,8 +100,8 @@ class Links:
 
     larger: U64
     smaller: U64
-    score: NDArray[np.float64]
-    above: NDArray[np.int64]  # the row in which the smaller name is the larger one; -1 if there is none
+    score: F64
+    above: I64  # the row in which the smaller name is the larger one; -1 if there is none
 
     @property
     def size(self) -> int:
@@ -71,7 +109,7 @@ class Links:
         return int(self.larger.size)
 
 
-def links(a: U64, b: U64, score: NDArray[np.float64]) -> Links:
+def links(a: U64, b: U64, score: F64) -> Links:
     """Sort a tree for cuts at many thresholds."""
     order = np.argsort(b)
     larger, smaller = b[order], a[order]
@@ -87,9 +125,7 @@ def cut_links(tree: Links, threshold: float) -> U64:
 
 
 @compiled
-def _cut_links(
-    larger: U64, smaller: U64, score: NDArray[np.float64], above: NDArray[np.int64], threshold: float
-) -> U64:
+def _cut_links(larger: U64, smaller: U64, score: F64, above: I64, threshold: float) -> U64:
     segment = larger.copy()
     for row in range(larger.size):  # ascending: a smaller name's own row has been settled
         if score[row] > threshold:

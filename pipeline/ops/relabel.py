@@ -133,7 +133,11 @@ def index_of(names: U64, values: U64, *, what: str) -> NDArray[np.int64]:
 def segments(a: U64, b: U64, score: NDArray[np.float64], threshold: float) -> tuple[U64, U64]:
     """The rename table fragment -> segment: connected components of all merges with a score above the threshold."""
     chosen = score > threshold
-    first, second = a[chosen], b[chosen]
+    return components(a[chosen], b[chosen])
+
+
+def components(first: U64, second: U64) -> tuple[U64, U64]:
+    """The rename table name -> smallest name of the component, for the graph of some pairs."""
     names = np.unique(np.concatenate([first, second]))
     roots = unite_pairs(names.size, np.searchsorted(names, first), np.searchsorted(names, second))
     changed = roots != np.arange(names.size)

@@ -42,26 +42,35 @@ class _Chunk:
         found = agglomerate(self.children, self.box, floor=self.floor, score=self.score, level=self.level)
         part, tree = found.part, found.tree
         until = np.zeros(part.name.size, np.uint8) if part.until is None else part.until
+        sizes = {"tie": found.sizes.tie, "voxels_a": found.sizes.voxels_a, "voxels_b": found.sizes.voxels_b}
         sections: dict[str, Table] = {
-            "nodes": {"name": part.name, "mask": part.mask, "until": until},
-            "merges": {"a": tree.a, "b": tree.b, "score": tree.score},
+            "nodes": {"name": part.name, "mask": part.mask, "until": until, "volume": part.volume},
+            "merges": {"a": tree.a, "b": tree.b, "score": tree.score, **sizes},
+            "fragments": {"name": found.sizes.fragment, "voxels": found.sizes.voxels},
             **part.edges.sections("edges"),
         }
         for side, crossing in zip(faces.LOW, part.low, strict=True):
             sections |= crossing.sections(side)
         left = {"nodes": part.name.size, "edges": part.edges.size, "crossing": sum(e.size for e in part.low)}
-        return Tables(sections, {"merges": tree.a.size, "closed": found.closed, **left})
+        counts = {"merges": tree.a.size, "closed": found.closed, "fragments": found.sizes.fragment.size}
+        return Tables(sections, {**counts, **left})
 
 
 class Agglomerate(TabularStage):
     """From the region graph to the merge tree."""
 
     name = "agglomerate"
+    schema = 2
 
     @cached_property
     def graph(self) -> RegionGraph:
         """The stage that made the region graph."""
         return self.site.find(RegionGraph)
+
+    @property
+    def exactness(self) -> str:
+        """What the report says about it, as a clause."""
+        return f"{self.site.config.agglomerate.score}-affinity agglomeration is exact over the hierarchy"
 
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         """The region graph."""
@@ -139,7 +148,9 @@ class Agglomerate(TabularStage):
         nodes = stored["nodes"]
         edges = [Edges.of_columns(stored[section], stored.get(section + HISTOGRAMS)) for section in wanted]
         low = (edges[1], edges[2], edges[3])
-        return Part(stage.box(sweep, index), nodes["name"], nodes["mask"], edges[0], low, nodes.get("until"))
+        return Part(
+            stage.box(sweep, index), nodes["name"], nodes["mask"], edges[0], low, nodes.get("until"), nodes["volume"]
+        )
 
 
 def _level(sweep: str) -> int:

@@ -33,6 +33,11 @@ class FragmentSource(TabularStage):
         """The stage that made the codes."""
         return self.site.find(CodeSource)
 
+    @property
+    def exactness(self) -> str:
+        """What the report says about the fragments, as a clause."""
+        return "watershed basins are exact over the hierarchy"
+
     @abstractmethod
     def read_high_face(self, index: Index, side: str) -> U64:
         """The fragments on a high face of a level-0 block, from tables alone; only for faces with a block behind."""

@@ -74,6 +74,17 @@ class MutexWatershed(FragmentSource):
         return self.site.config.mutex_watershed.mode == "tiles"
 
     @property
+    def exactness(self) -> str:
+        """In mode "tiles" the tiles are part of the answer."""
+        if not self.on_tiles:
+            return "the mutex watershed is exact over the hierarchy"
+        size = " x ".join(str(n) for n in self.site.config.mutex_watershed.tile)
+        return (
+            f"the mutex watershed's first step runs on tiles of {size} voxels, which belong to the config and show in "
+            "the answer; from their fragments on it is exact over the hierarchy"
+        )
+
+    @property
     def top(self) -> int:
         """The highest level."""
         return len(self.grids) - 1

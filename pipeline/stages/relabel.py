@@ -17,19 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Index
-from pipeline.ops.merge_tree import Renames, cut, unchanged
+from pipeline.ops.merge_tree import Merges, Renames, cut, kept, unchanged
+from pipeline.ops.objects import Objects, largest, list_objects
 from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.stages.agglomerate import EDGES_PER_SURFACE_VOXEL, Agglomerate
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work, surface
+from pipeline.tables import Table
 from pipeline.volumes import Volume
 from workers.block import BlockRef
 
 U64 = NDArray[np.uint64]
 ONLY: Index = (0, 0, 0)
-BLOCKS = "blocks"
+BLOCKS, OBJECTS = "blocks", "objects"
 
 NAME_BYTES = 200  # a merge and its names while they are united and composed; measured: 120
 VOXEL_BYTES = 32  # pieces, segments, their shard being encoded, a sorted copy of distinct names
@@ -37,22 +39,23 @@ VOXEL_BYTES = 32  # pieces, segments, their shard being encoded, a sorted copy o
 
 @dataclass(frozen=True)
 class _Merges:
-    """The merges that a chunk decided, the clusters it handed up, and its parent's renames."""
+    """The merges that a chunk kept, the clusters it handed up, its complete fragments, and its parent's renames."""
 
-    a: U64
-    b: U64
-    score: NDArray[np.float64]
+    own: Merges
     handed_up: U64
+    fragment: U64
+    voxels: NDArray[np.int64]
     parent: Renames
-    threshold: float
 
-    def renames(self) -> Renames:
-        """What the chunk's names become."""
-        return cut(self.a, self.b, self.score, threshold=self.threshold, handed_up=self.handed_up, parent=self.parent)
+    def renames(self) -> tuple[Renames, Objects]:
+        """What the chunk's names become, and its largest objects."""
+        found = cut(self.own, handed_up=self.handed_up, parent=self.parent)
+        return found, list_objects(self.own, self.fragment, self.voxels, found)
 
     def compute(self) -> Tables:
-        found = self.renames()
-        return Tables({"final": {"old": found.old, "new": found.new}}, {"merged": found.kept})
+        found, objects = self.renames()
+        sections: dict[str, Table] = {"final": {"old": found.old, "new": found.new}, OBJECTS: objects.columns()}
+        return Tables(sections, {"merged": found.kept})
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,16 @@ class _Labels:
 
     def compute(self) -> Tables:
         piece, fragment = self.names
-        found = unchanged() if self.merges is None else self.merges.renames()
+        found = unchanged()
+        sections: dict[str, Table] = {}
+        if self.merges is not None:
+            found, objects = self.merges.renames()
+            sections = {OBJECTS: objects.columns()}
         labels_ZYX = rename(self.pieces_ZYX, piece, rename(fragment, found.old, found.new))
         fragments = np.unique(fragment[fragment != 0])
         segments = rename(fragments, found.old, found.new)
         counts = {"segments": np.unique(segments).size, "voxels": int(np.count_nonzero(labels_ZYX))}
-        sections = {"segments": {"fragment": fragments, "segment": segments}}
+        sections["segments"] = {"fragment": fragments, "segment": segments}
         return Tables(sections, {"merged": found.kept, **counts}, labels_ZYX)
 
 
@@ -97,8 +104,10 @@ class Relabel(TabularStage):
         return (self.fragments,) if self.tree is None else (self.fragments, self.tree)
 
     def content(self) -> dict[str, Any]:
-        """The threshold, if there is something to cut."""
-        return {} if self.tree is None else {"threshold": self.site.config.relabel.threshold}
+        """The threshold and the guards, if there is something to cut."""
+        config = self.site.config
+        guards = {"largest_vx": config.guards.largest_vx} if config.guards.largest_vx else {}
+        return {} if self.tree is None else {"threshold": config.relabel.threshold, **guards}
 
     def passes(self) -> tuple[Pass, ...]:
         """Down the levels, the last of which writes the labels."""
@@ -127,13 +136,18 @@ class Relabel(TabularStage):
         return _Labels(self.fragments.read_pieces(self.box(sweep, index)), self.fragments.fragment_names(index), merges)
 
     def _merges(self, tree: Agglomerate, sweep: str, index: Index) -> _Merges:
-        stored = tree.tables(f"up{_level(sweep)}", index, "merges", "nodes")
-        merges, parent = stored["merges"], unchanged()
+        stored = tree.tables(f"up{_level(sweep)}", index, "merges", "nodes", "fragments")
+        config, parent = self.site.config, unchanged()
+        own = kept(
+            Merges(**stored["merges"]),
+            threshold=config.relabel.threshold * FULL_SCALE,
+            largest_vx=config.guards.largest_vx,
+        )
         if _level(sweep) + 1 < len(self.grids):
             above = self.tables(_above(sweep), _parent(index), "final")["final"]
             parent = Renames(above["old"], above["new"], 0)
-        threshold = self.site.config.relabel.threshold * FULL_SCALE
-        return _Merges(merges["a"], merges["b"], merges["score"], stored["nodes"]["name"], parent, threshold)
+        fragments = stored["fragments"]
+        return _Merges(own, stored["nodes"]["name"], fragments["name"], fragments["voxels"], parent)
 
     # ---- what others read --------------------------------------------------------------------------------------
     @property
@@ -149,6 +163,15 @@ class Relabel(TabularStage):
                 piece = self.grids[0].block_box(index).clip(box)
                 labels_ZYX[piece.slices(box.begin)] = self.labels.read(piece)
         return labels_ZYX
+
+    def largest_objects(self) -> Objects:
+        """The largest of all objects, from the lists of all chunks; a run with a merge tree only."""
+        return largest(
+            Objects(**self.tables(task.name, index, OBJECTS)[OBJECTS])
+            for task in self.passes()
+            for index in task.grid
+            if not self.masked(task.name, index)
+        )
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:

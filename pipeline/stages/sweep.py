@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Grid, Index
 from pipeline.ops.evaluate import Pairs, merge, pairs
-from pipeline.ops.merge_tree import links
+from pipeline.ops.merge_tree import Merges, kept, links
 from pipeline.ops.sweep import Point, best, sweep
 from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.stages.agglomerate import Agglomerate
@@ -118,7 +118,8 @@ class Sweep(TabularStage):
 
     def content(self) -> dict[str, Any]:
         """The thresholds, and what decides the comparison."""
-        return {**self._evaluate.content(), "thresholds": list(self.thresholds)}
+        guards = {"largest_vx": self.site.config.guards.largest_vx} if self.site.config.guards.largest_vx else {}
+        return {**self._evaluate.content(), **guards, "thresholds": list(self.thresholds)}
 
     def passes(self) -> tuple[Pass, ...]:
         """Blocks, then all of them together."""
@@ -147,12 +148,14 @@ class Sweep(TabularStage):
     def cuts(self, counted: Iterable[Pairs], thresholds: Sequence[float]) -> Cuts:
         """What any thresholds can be evaluated from: pairs, and the merges above the least of them."""
         least = min(thresholds) * FULL_SCALE
-        a, b, score = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.float64)]
+        a, b = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        score: list[NDArray[np.float64]] = [np.empty(0, np.float64)]
         for ref in self._tree_refs():
             merges = self.agglomerate.tables(ref.task.rpartition("/")[2], ref.index, "merges")["merges"]
-            keep = merges["score"] > least
-            for column, name in ((a, "a"), (b, "b"), (score, "score")):
-                column.append(merges[name][keep])
+            own = kept(Merges(**merges), threshold=least, largest_vx=self.site.config.guards.largest_vx)
+            a.append(own.a)
+            b.append(own.b)
+            score.append(own.score)
         ignore = self.site.config.evaluate.ignore_truth_zero
         return Cuts(tuple(counted), np.concatenate(a), np.concatenate(b), np.concatenate(score), thresholds, ignore)
 

@@ -73,6 +73,12 @@ class TiledFragments(FragmentSource):
     def settings(self) -> Tiles:
         """Its section of the config."""
 
+    @property
+    def exactness(self) -> str:
+        """Not over the volume: the tiles show."""
+        size = " x ".join(str(n) for n in self.settings.tile)
+        return f"fragments were made in tiles of {size} voxels, which belong to the config and show in the answer"
+
     @abstractmethod
     def method(self) -> Method:
         """What is done with a tile."""

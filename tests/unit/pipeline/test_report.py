@@ -26,7 +26,9 @@ from pipeline.rundir import RunFolder
 from pipeline.stages.predict import Predict
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
+from pipeline.stages.sweep import Sweep
 from pipeline.stages.synthesize import Synthesize
+from pipeline.tables import write_tables
 from pipeline.work import Survey
 from workers.block import BlockRef
 from workers.receipts import Failure
@@ -46,6 +48,7 @@ SCORES = {
     "segments": 34,
     "voxels": 4096,
 }
+OBJECTS_COLUMNS = ("name", "voxels", "score", "tie", "voxels_a", "voxels_b")
 SPEC = {
     "architecture": {"name": "rsunet", "widths": [4, 6], "heads": {"affinity": 3}},
     "offsets": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]],
@@ -105,8 +108,8 @@ class Fake:
         """Everything is done."""
         for name, survey in self.outcome.surveys.items():
             survey.current = {index: "digest" for index in survey.task.sweep.grid}
-            self.summaries[name] = {"closed": 0, "merged": 0, "voxels": 0}
-        self.summaries["fragments/up0"] = {"closed": 20}
+            self.summaries[name] = {"fragments": 0, "merged": 0, "voxels": 0}
+        self.summaries["agglomerate/up0"] = {"fragments": 20}
         self.summaries["relabel/down1"] = {"merged": 7}
         self.summaries["relabel/blocks"] = {"merged": 0, "voxels": 1500}
         self.summaries["evaluate/total"] = SCORES
@@ -118,8 +121,27 @@ class Fake:
         self._store()
         return self
 
+    def _store_tree(self) -> None:
+        """A sweep of two thresholds, and two objects, one of which has a bridge."""
+        stage = self.plan.find(Sweep)
+        measures = {name: np.array([0.5, 0.25]) for name in ("voi_split", "voi_merge", "voi", "arand")}
+        table = {"threshold": np.array([0.1, 0.4]), **measures, "segments": np.array([12, 34])}
+        if stage is not None:
+            write_tables(stage.table_path("total", (0, 0, 0)), {"sweep": table})
+        relabel = self.plan.stage(Relabel)
+        bridged = ([7], [1024], [32767.5], [1 << 58 | 2 * 32 * 16 + 5 * 16 + 9], [1000], [24])
+        single = ([9], [400], [0], [0], [400], [0])
+        for sweep in relabel.passes():
+            for index in sweep.grid:
+                values = bridged if sweep.name == "down1" else single
+                dtypes = (np.uint64, np.int64, np.float64, np.uint64, np.int64, np.int64)
+                columns = zip(OBJECTS_COLUMNS, values, dtypes, strict=True)
+                objects = {name: np.array(value, dtype) for name, value, dtype in columns}
+                write_tables(relabel.table_path(sweep.name, index), {"objects": objects})
+
     def _store(self) -> None:
-        """Values that pictures can be checked by."""
+        """Values that pictures and tables can be checked by."""
+        self._store_tree()
         for kind in (Synthesize, Resample, Predict, Relabel):
             stage: Any = self.plan.stage(kind)
             stage.prepare()
@@ -178,6 +200,12 @@ def test_a_finished_run_shows_everything(done):
         "<b>0.7500</b>VOI sum, bits",
         "<b>0.0625</b>ARAND<br><small>precision 0.9700, recall 0.9100</small>",
         "12 true objects and 34 segments",
+        "mean-affinity agglomeration is exact",
+        "<td>0.4</td><td>0.2500</td><td>0.2500</td><td>0.2500</td><td>0.2500</td><td>34</td><td>best</td>",
+        "<td>0.25</td><td>0.2500</td><td>0.5000</td><td>0.7500</td>",
+        "<td>7</td><td>1,024</td><td>25.00\u00a0%</td><td>0.5000</td><td>1,000 and 24</td><td>2, 5, 9</td>",
+        "<td>60, 60, 108</td>",
+        "<td>9</td><td>400</td><td>9.77\u00a0%</td><td>one fragment</td>",
         "<td>predict/blocks</td><td>2</td><td>2</td>",
         "8 \u00d7 64 \u00d7 32 voxels of 30 \u00d7 6 \u00d7 6 nm, uint8",
         "5f5f5f5f",

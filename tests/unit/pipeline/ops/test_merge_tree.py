@@ -13,7 +13,8 @@ from pipeline.geometry import Box, Grid, Index
 from pipeline.ops import faces
 from pipeline.ops.agglomerate import Agglomerated, Part, agglomerate
 from pipeline.ops.fragments import watershed
-from pipeline.ops.merge_tree import Renames, cut, unchanged
+from pipeline.ops.merge_tree import Merges, Renames, cut, kept, unchanged
+from pipeline.ops.objects import LISTED, Objects, largest, list_objects
 from pipeline.ops.region_graph import Place, contacts, nodes
 from pipeline.ops.relabel import rename
 
@@ -59,19 +60,21 @@ def graph_of(case: Case, grid: Grid, index: Index) -> Part | None:
     place = Place(box.begin, case.roi.end)
     found = contacts(case.labels[inside], case.codes[(slice(None), *inside)], before, code_table=TABLE, place=place)
     own = nodes(case.labels[inside], grid.internal_faces(index))
-    low = tuple(found[side].edges for side in faces.LOW)
-    return Part(box, own.name, own.mask, found["inner"].edges, low) if own.name.size else None
+    low = (found["low_z"], found["low_y"], found["low_x"])
+    return Part(box, own.name, own.mask, found["inner"], low, volume=own.volume) if own.name.size else None
 
 
 def levels_of(case: Case, grids: tuple[Grid, ...]) -> list[Level]:
     """Up the hierarchy, as the stage does it."""
     parts = {index: graph_of(case, grids[0], index) for index in grids[0]}
     found = [{i: agglomerate([p], p.box, floor=case.floor) for i, p in parts.items() if p is not None}]
-    for finer, grid in pairwise(grids):
+    for level, (finer, grid) in enumerate(pairwise(grids), start=1):
         children = {index: [c for c in finer.children(index) if c in found[-1]] for index in grid}
         found.append(
             {
-                index: agglomerate([found[-1][c].part for c in there], grid.block_box(index), floor=case.floor)
+                index: agglomerate(
+                    [found[-1][c].part for c in there], grid.block_box(index), floor=case.floor, level=level
+                )
                 for index, there in children.items()
                 if there
             }
@@ -79,26 +82,44 @@ def levels_of(case: Case, grids: tuple[Grid, ...]) -> list[Level]:
     return found
 
 
-def descended(case: Case, grids: tuple[Grid, ...], levels: list[Level], threshold: float, step: Cut) -> np.ndarray:
-    """Down again: the labels of all blocks at a threshold."""
+def chunks(levels: list[Level]) -> list[Agglomerated]:
+    return [found for level in levels for found in level.values()]
+
+
+def merges_of(found: Agglomerated) -> Merges:
+    sizes = found.sizes
+    return Merges(found.tree.a, found.tree.b, found.tree.score, sizes.tie, sizes.voxels_a, sizes.voxels_b)
+
+
+def rows_of(levels: list[Level]) -> list[tuple[float, ...]]:
+    """The whole tree, sorted: score, a, b, tie, sizes."""
+    every = [merges_of(found) for found in chunks(levels)]
+    columns = [[m.score, m.a, m.b, m.tie, m.voxels_a, m.voxels_b] for m in every]
+    return sorted(row for one in columns for row in zip(*(c.tolist() for c in one), strict=True))
+
+
+def descended(
+    case: Case, grids: tuple[Grid, ...], levels: list[Level], threshold: float, step: Cut, largest_vx: int = 0
+) -> tuple[np.ndarray, Objects]:
+    """Down again: the labels of all blocks at a threshold, and the largest objects."""
     above: dict[Index, Renames] = {}
+    lists = []
     for level in reversed(levels):
         here = {}
         for index, found in level.items():
             parent = above.get(tuple(i // 2 for i in index), unchanged())  # type: ignore[call-overload]
-            tree = found.tree
-            here[index] = step(
-                tree.a, tree.b, tree.score, threshold=threshold, handed_up=found.part.name, parent=parent
-            )
+            own = kept(merges_of(found), threshold=threshold, largest_vx=largest_vx)
+            here[index] = step(own, handed_up=found.part.name, parent=parent)
+            lists.append(list_objects(own, found.sizes.fragment, found.sizes.voxels, here[index]))
         above = here
     labels = np.zeros_like(case.labels)
-    for index, found in above.items():
+    for index, renames in above.items():
         where = grids[0].block_box(index).slices(case.roi.begin)
-        labels[where] = rename(case.labels[where], found.old, found.new)
-    return labels
+        labels[where] = rename(case.labels[where], renames.old, renames.new)
+    return labels, largest(lists)
 
 
-def slow_components(case: Case, levels: list[Level], threshold: float) -> np.ndarray:
+def slow_components(case: Case, levels: list[Level], threshold: float, largest_vx: int = 0) -> np.ndarray:
     """All merges of all levels, in one dictionary."""
     root = {name: name for name in np.unique(case.labels).tolist()}
 
@@ -107,20 +128,23 @@ def slow_components(case: Case, levels: list[Level], threshold: float) -> np.nda
             name = root[name]
         return name
 
-    for found in (found for level in levels for found in level.values()):
-        columns = (found.tree.a.tolist(), found.tree.b.tolist(), found.tree.score.tolist())
-        for a, b, score in zip(*columns, strict=True):
-            if score > threshold:
-                low, high = sorted((find(a), find(b)))
-                root[high] = low
+    for score, a, b, _, voxels_a, voxels_b in rows_of(levels):
+        if score > threshold and not 0 < largest_vx < voxels_a + voxels_b:
+            low, high = sorted((find(int(a)), find(int(b))))
+            root[high] = low
     return np.vectorize(find, otypes=[np.uint64])(case.labels)
 
 
 def thresholds(case: Case, levels: list[Level], rng: np.random.Generator) -> list[float]:
     """The floor, scores that occur, and one between."""
-    scores = np.concatenate([found.tree.score for level in levels for found in level.values()] or [np.zeros(1)])
+    scores = np.concatenate([found.tree.score for found in chunks(levels)] or [np.zeros(1)])
     some = rng.choice(scores, 4).tolist() if scores.size else []
     return [case.floor, *some, 0.5 * (case.floor + TABLE[-1])]
+
+
+def random_grids(case: Case, rng: np.random.Generator) -> list[tuple[Grid, ...]]:
+    """One chunk, and random blocks."""
+    return [Grid(case.roi, block).levels for block in ((8, 8, 8), tuple(int(n) for n in rng.integers(1, 5, 3)))]
 
 
 def failures(seed: int, cases: int, step: Cut = cut) -> tuple[int, int]:
@@ -129,12 +153,12 @@ def failures(seed: int, cases: int, step: Cut = cut) -> tuple[int, int]:
     done = wrong = 0
     for _ in range(cases):
         case = random_case(rng)
-        for block in ((8, 8, 8), tuple(int(n) for n in rng.integers(1, 5, 3))):
-            grids = Grid(case.roi, block).levels
+        for grids in random_grids(case, rng):
             levels = levels_of(case, grids)
             for threshold in thresholds(case, levels, rng):
-                found = descended(case, grids, levels, threshold, step)
-                wrong += not np.array_equal(found, slow_components(case, levels, threshold))
+                guard = int(rng.choice([0, 0, 3, 8, 30]))
+                found, _ = descended(case, grids, levels, threshold, step, guard)
+                wrong += not np.array_equal(found, slow_components(case, levels, threshold, guard))
                 done += 1
     return done, wrong
 
@@ -145,33 +169,93 @@ def test_every_cut_on_every_grid_is_the_components_of_all_merges_above_it(seed: 
     assert (done >= 350, wrong) == (True, 0)
 
 
-def without_parent(a: np.ndarray, b: np.ndarray, score: np.ndarray, **given: object) -> Renames:
-    return cut(a, b, score, **{**given, "parent": unchanged()})  # type: ignore[arg-type]
+def without_parent(own: Merges, *, handed_up: np.ndarray, parent: Renames) -> Renames:
+    return cut(own, handed_up=handed_up, parent=unchanged())
 
 
-def without_the_handed_up(a: np.ndarray, b: np.ndarray, score: np.ndarray, **given: object) -> Renames:
-    return cut(a, b, score, **{**given, "handed_up": np.empty(0, np.uint64)})  # type: ignore[arg-type]
+def without_the_handed_up(own: Merges, *, handed_up: np.ndarray, parent: Renames) -> Renames:
+    return cut(own, handed_up=handed_up[:0], parent=parent)
 
 
-def at_the_threshold(a: np.ndarray, b: np.ndarray, score: np.ndarray, **given: object) -> Renames:
-    return cut(a, b, score, **{**given, "threshold": np.nextafter(given["threshold"], -1)})  # type: ignore[arg-type, call-overload]
+def without_own(own: Merges, *, handed_up: np.ndarray, parent: Renames) -> Renames:
+    return cut(own.take(np.arange(0)), handed_up=handed_up, parent=parent)
 
 
-def without_own(a: np.ndarray, b: np.ndarray, score: np.ndarray, **given: object) -> Renames:
-    return cut(a[:0], b[:0], score[:0], **given)  # type: ignore[arg-type]
-
-
-def own_names_stay(a: np.ndarray, b: np.ndarray, score: np.ndarray, **given: object) -> Renames:
+def own_names_stay(own: Merges, *, handed_up: np.ndarray, parent: Renames) -> Renames:
     """Renames of the parent reach its own nodes, but not what was united below them."""
-    above, own = without_own(a, b, score, **given), without_parent(a, b, score, **given)
-    old, new = np.concatenate([above.old, own.old]), np.concatenate([above.new, own.new])
+    above, below = (f(own, handed_up=handed_up, parent=parent) for f in (without_own, without_parent))
+    old, new = np.concatenate([above.old, below.old]), np.concatenate([above.new, below.new])
     order = np.argsort(old)
-    return Renames(old[order], new[order], own.kept)
+    return Renames(old[order], new[order], below.kept)
 
 
-@pytest.mark.parametrize(
-    "broken", [without_parent, without_the_handed_up, at_the_threshold, without_own, own_names_stay]
-)
+@pytest.mark.parametrize("broken", [without_parent, without_the_handed_up, without_own, own_names_stay])
 def test_control_each_broken_rule_is_caught(broken: Cut) -> None:
     done, wrong = failures(70, 6, broken)
     assert wrong > done // 20
+
+
+def slow_sizes(case: Case, rows: list[tuple[float, ...]]) -> bool:
+    """Whether every size in the tree is that of the cluster, merge by merge in the order of the one-chunk run."""
+    names, counts = np.unique(case.labels[case.labels != 0], return_counts=True)
+    size = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    root = {name: name for name in size}
+    pending = sorted(rows, key=lambda row: -row[0])
+    while pending:  # within a score, whatever fits first: a merge fits when both clusters are as large as it says
+        ready = next(r for r in pending if r[0] == pending[0][0] and (size[r[1]], size[r[2]]) == r[4:])
+        pending.remove(ready)
+        size[ready[1]] += size.pop(ready[2])
+        root[ready[2]] = ready[1]
+    return True
+
+
+def test_sizes_ties_and_fragments_are_those_of_the_volume_on_every_grid() -> None:
+    rng = np.random.default_rng(31)
+    for _ in range(25):
+        case = random_case(rng)
+        whole, blocks = (levels_of(case, grids) for grids in random_grids(case, rng))
+        assert rows_of(whole) == rows_of(blocks)
+        assert slow_sizes(case, rows_of(whole))
+        names, counts = np.unique(case.labels[case.labels != 0], return_counts=True)
+        found = {}
+        for chunk in chunks(blocks):
+            rows = dict(zip(chunk.sizes.fragment.tolist(), chunk.sizes.voxels.tolist(), strict=True))
+            assert not found.keys() & rows.keys(), "a fragment is complete in one chunk"
+            found |= rows
+        assert found == dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def test_the_largest_objects_and_their_weakest_bridges() -> None:
+    rng = np.random.default_rng(32)
+    for _ in range(30):
+        case = random_case(rng)
+        for grids in random_grids(case, rng):
+            levels = levels_of(case, grids)
+            for threshold in thresholds(case, levels, rng):
+                guard = int(rng.choice([0, 0, 6, 20]))
+                labels, objects = descended(case, grids, levels, threshold, cut, guard)
+                names, counts = np.unique(labels[labels != 0], return_counts=True)
+                order = np.lexsort((names, -counts))[:LISTED]
+                assert objects.name.tolist() == names[order].tolist()
+                assert objects.voxels.tolist() == counts[order].tolist()
+                inside = dict(zip(case.labels.ravel().tolist(), labels.ravel().tolist(), strict=True))
+                bridges: dict[int, list[float]] = {}
+                for score, a, b, _, voxels_a, voxels_b in rows_of(levels):
+                    if score > threshold and not 0 < guard < voxels_a + voxels_b:
+                        assert inside[int(a)] == inside[int(b)]
+                        bridges.setdefault(inside[int(a)], []).append(score)
+                weakest = [min(bridges.get(name, [0.0])) for name in objects.name.tolist()]
+                assert objects.score.tolist() == weakest
+                assert ((objects.voxels_b == 0) == ~np.isin(objects.name, list(bridges))).all()
+
+
+def test_a_guard_keeps_objects_small_unless_a_fragment_is_larger() -> None:
+    rng = np.random.default_rng(33)
+    for _ in range(20):
+        case = random_case(rng)
+        grids = random_grids(case, rng)[1]
+        levels = levels_of(case, grids)
+        labels, _ = descended(case, grids, levels, case.floor, cut, 9)
+        largest_fragment = int(np.unique(case.labels[case.labels != 0], return_counts=True)[1].max(initial=0))
+        counts = np.unique(labels[labels != 0], return_counts=True)[1]
+        assert counts.max(initial=0) <= max(9, largest_fragment)
