@@ -37,7 +37,7 @@ U64 = NDArray[np.uint64]
 AnyStage = Stage[Any, Any]
 Tell = Callable[[str], None]
 
-KINDS = (FragmentSource, RegionGraph, Agglomerate, Relabel)
+AFTER_FRAGMENTS = (RegionGraph, Agglomerate, Relabel)
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,9 @@ def _segment(plan: Plan, region: Box, block: Index, data: Path) -> tuple[U64, U6
     layer = Layer(plan.layer.shape, region, plan.layer.voxel_size)
     site = Site(config, layer, plan.facts, data, (), summaries.__getitem__)
     stages: list[AnyStage] = [BorrowedCodes(site, plan.stage(CodeSource))]
-    for kind in KINDS:
-        stages.append(type(plan.stage(kind))(replace(site, before=tuple(stages))))
+    for kind in (type(plan.stage(FragmentSource)), *AFTER_FRAGMENTS):
+        stages.append(kind(replace(site, before=tuple(stages))))
+    stages = [stage for stage in stages if stage.active]
     _refuse_beyond_memory(plan, stages)
     for stage in stages:
         stage.prepare()

@@ -205,7 +205,7 @@ class Contacts(Section):
 class Agglomerate(Section):
     """Agglomeration by a score of contacts; floor and thresholds are shares of the affinity range for all of them."""
 
-    score: Literal["mean", "max", "quantile"] = "mean"
+    score: Literal["mean", "max", "quantile", "none"] = "mean"  # none: fragments are segments, and there is no tree
     quantile: int = Field(50, ge=1, le=99)  # percent; for the score of that name
     floor: Share = 0.1  # where agglomeration stops and the stored merge tree begins
 
@@ -299,6 +299,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         self._check_source()
+        if self.agglomerate.score == "none" and self.guards.largest_vx:
+            raise ValueError('guards.largest_vx cuts the merge tree, and agglomerate.score = "none" makes none')
         if self.relabel.threshold < self.agglomerate.floor:
             raise ValueError(
                 f"relabel.threshold {self.relabel.threshold} lies below agglomerate.floor {self.agglomerate.floor}: "

@@ -68,6 +68,12 @@ def derive(root: Path, threshold: float, out: Path) -> None:
 def with_threshold(config: RunConfig, threshold: float) -> RunConfig:
     """The config with another threshold; refused below the floor, where the merge tree has not been made."""
     floor = config.agglomerate.floor
+    if config.agglomerate.score == "none":
+        raise ConfigError(
+            "this run has no merge tree: its segments are its fragments",
+            where="agglomerate.score",
+            way_out="run with a score (mean, max, quantile) to choose thresholds afterwards",
+        )
     if not floor <= threshold <= 1:
         raise ConfigError(
             f"the threshold {threshold:g} lies outside of {floor:g} to 1: the merge tree begins at its floor {floor:g}",

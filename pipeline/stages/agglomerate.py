@@ -68,6 +68,11 @@ class Agglomerate(TabularStage):
         return self.site.find(RegionGraph)
 
     @property
+    def active(self) -> bool:
+        """Whether fragments are agglomerated at all."""
+        return self.site.config.agglomerate.score != "none"
+
+    @property
     def exactness(self) -> str:
         """What the report says about it, as a clause."""
         return f"{self.site.config.agglomerate.score}-affinity agglomeration is exact over the hierarchy"

@@ -67,6 +67,11 @@ class RegionGraph(TabularStage):
     name = "region_graph"
     schema = 2
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is agglomerated."""
+        return self.site.config.agglomerate.score != "none"
+
     @cached_property
     def fragments(self) -> FragmentSource:
         """The stage that made the fragments."""

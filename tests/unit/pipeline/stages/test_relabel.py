@@ -113,3 +113,10 @@ def test_everything_masked_leaves_an_empty_segmentation(chain: Callable[..., Any
     done = chain((6, 20, 10), hidden=every).run()
     assert not done.segmentation().any()
     assert {ref.task for ref in done.parts} == {"fragments/thresholds"}
+
+
+def test_without_a_score_fragments_are_segments(chain: Callable[..., Any]) -> None:
+    done = chain((12, 20, 20), agglomerate={"score": "none"}).run()
+    assert [stage.name for stage in done.stages] == ["fragments", "relabel"]
+    assert done.segmentation().any()
+    np.testing.assert_array_equal(done.segmentation(), done.fragments())
