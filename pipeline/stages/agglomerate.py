@@ -111,8 +111,14 @@ class Agglomerate(TabularStage):
             self._refuse_beyond_limit(sweep, index)
             children = self.graph.fragments.children(level, index)
             parts = [self._part(self, f"up{level - 1}", "edges", child) for child in children]
-        score = Score(settings.score, settings.quantile)
-        return _Chunk(tuple(parts), self.box(sweep, index), settings.floor * FULL_SCALE, score, level)
+        return _Chunk(tuple(parts), self.box(sweep, index), settings.floor * FULL_SCALE, self._score, level)
+
+    @property
+    def _score(self) -> Score:
+        settings = self.site.config.agglomerate
+        if settings.score == "none":
+            raise LookupError("this run has no agglomeration")
+        return Score(settings.score, settings.quantile)
 
     def _refuse_beyond_limit(self, sweep: str, index: Index) -> None:
         """What the children hand up is known before it is read: it must fit into a worker."""
