@@ -96,9 +96,8 @@ def main() -> None:
     voxels = shape[0] * shape[1] * shape[2]
     total, files = stored(out)
     print(f"{voxels / 1e9:.2f} gigavoxels, blocks {block}, {args.workers} workers, exit code {done.returncode}")
-    print(
-        f"{seconds:.0f} s wall, {voxels / seconds / 1e6:.2f} Mvoxel/s; {total / voxels:.2f} bytes a voxel, {files:,} files"
-    )
+    print(f"{seconds:.0f} s wall, {voxels / seconds / 1e6:.2f} Mvoxel/s")
+    print(f"{total / voxels:.2f} bytes a voxel, {files:,} files")
     print(f"scores: {told.get('scores')}")
     status = json.loads((out / "status.json").read_text())
     print("| task | blocks | s | peak MB of a worker |\n|---|---|---|---|")
