@@ -191,10 +191,10 @@ class Fragments(FragmentSource):
         return _Settle(self.site.config.fragments, self.codes.code_table, histogram)
 
     def _read_codes(self, index: Index) -> _Cut:
-        thresholds = self.tables("thresholds", ONLY, "codes")["codes"]
+        thresholds, block = self.tables("thresholds", ONLY, "codes")["codes"], self.grids[0].block_box(index)
         return _Cut(
-            self.codes.read_codes(self._with_halo(index)),
-            self.grids[0].block_box(index),
+            self.codes.read_around(block),
+            block,
             self.site.layer.roi,
             (int(thresholds["low"][0]), int(thresholds["high"][0])),
             self.grids[0].internal_faces(index),
