@@ -81,8 +81,8 @@ class CodeSource(Stage[Inputs, Outputs]):
         return {"affinities": digest(codes_CZYX), "shells": shells.stored_digest(self._shells(index))}
 
     def inodes(self) -> int:
-        """As many files and folders of shells as of shards."""
-        return 2 * super().inodes()
+        """As many files and folders of shells as of shards; an array's own folders and metadata."""
+        return 2 * super().inodes() + (2 if self.active else 0)
 
     def stored_bytes(self) -> int:
         """A byte or two per edge, and the shells."""
