@@ -253,7 +253,7 @@ class Fragments(FragmentSource):
         """By voxels at level 0, by the surface of the children above."""
         if sweep == "thresholds":
             return 1 << 20
-        direction, level = self._level(sweep)
+        level = self._level(sweep)[1]
         box, linked = self.box(sweep, ONLY), self._rules.size_vx > 0
         if sweep == "up0":
             return BLOCK_BYTES + (CUT_BYTES + LINK_BYTES * linked) * box.grow(HALO).voxels
