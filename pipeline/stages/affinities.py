@@ -7,7 +7,7 @@ the block as they depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ from pipeline.stages.context import label_recipe
 from pipeline.stages.masks import SkipMask, skip_masks, skipped
 from pipeline.stages.stage import Pass, Stage, Written
 from pipeline.stages.synthesize import Synthesize
-from pipeline.volumes import ArraySpec, Volume, digest, require_finite
+from pipeline.volumes import ArraySpec, Volume, require_finite
 from workers.block import BlockRef
 
 BLOCKS = "blocks"
@@ -162,13 +162,8 @@ class Affinities(CodeSource[Inputs, Outputs]):
         return Outputs(codes_CZYX, op.keep_existing_edges(codes_CZYX, inputs.absent_ZYX, inputs.how.offsets))
 
     def write(self, sweep: str, index: Index, outputs: Outputs) -> Written:
-        """One shard, and the histogram for percentile thresholds."""
-        part = self.affinities.write(self._grid.block_box(index), outputs.codes_CZYX)
-        return Written({"affinities": part}, {"histogram": [int(count) for count in outputs.histogram]})
-
-    def reread(self, sweep: str, index: Index) -> Mapping[str, str]:
-        """The digest of the shard as it is now."""
-        return {"affinities": digest(self.affinities.read(self._grid.block_box(index)))}
+        """Codes, shells and histogram."""
+        return self.store_codes(index, outputs.codes_CZYX, outputs.histogram)
 
     # ---- what others read --------------------------------------------------------------------------------------
     @property
@@ -191,16 +186,14 @@ class Affinities(CodeSource[Inputs, Outputs]):
     def memory_bytes(self, sweep: str) -> int:
         """Values or labels around a block, its codes and what encoding copies."""
         box, channels = Box.of_shape(self._grid.block), len(self.offsets)
+        shells = 3 * self.shell_bytes(self._grid.block)
         codes = 3 * channels * self.code_dtype.itemsize + VOXEL_BYTES
         if self._recipe is not None:
-            return LABEL_BYTES * box.grow(*self._recipe.halo).voxels + codes * box.voxels
+            return LABEL_BYTES * box.grow(*self._recipe.halo).voxels + codes * box.voxels + shells
         values: int = 3 * len(self._how.channels) * np.dtype(self.site.facts["affinities"]["dtype"]).itemsize
         archive = MAX_NPZ_BYTES if ".npz" in str(self._settings.path).lower() else 0
-        return values * self._how.source(box).voxels + codes * box.grow(*op.reach(self.offsets)).voxels + archive
-
-    def stored_bytes(self) -> int:
-        """A byte or two per edge."""
-        return len(self.offsets) * int(self.code_dtype.itemsize) * self.site.layer.roi.voxels if self.active else 0
+        encoded = codes * box.grow(*op.reach(self.offsets)).voxels
+        return values * self._how.source(box).voxels + encoded + shells + archive
 
     # ---- blocks and what they read -----------------------------------------------------------------------------
     @property

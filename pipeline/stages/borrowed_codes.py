@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from pipeline.geometry import Box, Grid, Index
 from pipeline.stages.code_source import NEAREST_CHANNELS, CodeSource
 from pipeline.stages.stage import Pass, Site, Stage, Written
-from pipeline.volumes import ArraySpec, Volume, digest
+from pipeline.volumes import ArraySpec, Volume
 from workers.block import BlockRef
+
+HISTOGRAM_BYTES = 8 * NEAREST_CHANNELS  # a voxel: numpy counts in 64 bits
 
 
 @dataclass(frozen=True)
@@ -97,21 +99,13 @@ class BorrowedCodes(CodeSource[Copied, Copied]):
         return inputs
 
     def write(self, sweep: str, index: Index, outputs: Copied) -> Written:
-        """One shard."""
-        part = self.affinities.write(self.code_grid.block_box(index), outputs.codes_CZYX)
-        return Written({"affinities": part}, {"histogram": [int(count) for count in outputs.histogram]})
-
-    def reread(self, sweep: str, index: Index) -> Mapping[str, str]:
-        """The digest of what is stored."""
-        return {"affinities": digest(self.affinities.read(self.code_grid.block_box(index)))}
+        """Codes, shells and histogram."""
+        return self.store_codes(index, outputs.codes_CZYX, outputs.histogram)
 
     def memory_bytes(self, sweep: str) -> int:
-        """Codes, twice, while they are stored."""
-        return 3 * len(self.offsets) * self.code_dtype.itemsize * Box.of_shape(self.code_grid.block).voxels
-
-    def stored_bytes(self) -> int:
-        """The codes."""
-        return len(self.offsets) * self.code_dtype.itemsize * self.site.layer.roi.voxels
+        """Codes, three times, and which of their edges stay; the histogram's numbers; shells, until they are stored."""
+        voxel = len(self.offsets) * (3 * self.code_dtype.itemsize + 2) + HISTOGRAM_BYTES
+        return voxel * Box.of_shape(self.code_grid.block).voxels + 3 * self.shell_bytes(self.code_grid.block)
 
 
 def staying(box: Box, roi: Box, offset: Index) -> NDArray[np.bool_]:

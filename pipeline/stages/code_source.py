@@ -4,32 +4,39 @@ Codes are whole numbers; a table says which integer affinity (0 to 65535) each s
 edge from p to p + offsets[c]; the first three channels are the nearest neighbours, and their code 0 is no edge at all.
 Every block's receipt has a `histogram` of 256 bins: the nearest edges that exist, by code (16-bit codes: by its upper
 byte). There is one such stage that is active in a run.
+
+Beside every block of codes lie its shells: whoever needs one voxel around a block reads those of the neighbours.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Grid, Index
-from pipeline.stages.stage import Stage
-from pipeline.volumes import Volume
+from pipeline.ops.shells import needs
+from pipeline.stages import shells
+from pipeline.stages.stage import Stage, Written
+from pipeline.volumes import Volume, digest
 from workers.block import BlockRef
 
 Inputs = TypeVar("Inputs")
 Outputs = TypeVar("Outputs")
 
 NEAREST_CHANNELS = 3
+ONE: Index = (1, 1, 1)
 
 
 class CodeSource(Stage[Inputs, Outputs]):
     """A stage with one pass, `blocks`, that stores codes, channel by channel; its results have `codes_CZYX`."""
 
+    storage: ClassVar[int] = 2  # with shells
     code_pass: ClassVar[str] = "blocks"
 
     @property
@@ -47,6 +54,7 @@ class CodeSource(Stage[Inputs, Outputs]):
     def code_grid(self) -> Grid:
         """The blocks that the codes are stored in."""
 
+    # ---- what is stored ----------------------------------------------------------------------------------------
     @cached_property
     def affinities(self) -> Volume:
         """The stored codes, CZYX."""
@@ -57,6 +65,37 @@ class CodeSource(Stage[Inputs, Outputs]):
         """uint8 or uint16."""
         return np.dtype(np.uint8 if self.code_table.size == 256 else np.uint16)
 
+    def store_codes(self, index: Index, codes_CZYX: NDArray[Any], histogram: NDArray[np.int64]) -> Written:
+        """One shard, its shells, and the histogram for percentile thresholds."""
+        box = self.code_grid.block_box(index)
+        nearest = codes_CZYX[:NEAREST_CHANNELS]
+        parts = {
+            "affinities": self.affinities.write(box, codes_CZYX),
+            "shells": shells.store(self._shells(index), nearest, box, self._cells),
+        }
+        return Written(parts, {"histogram": [int(count) for count in histogram]})
+
+    def reread(self, sweep: str, index: Index) -> Mapping[str, str]:
+        """The digests of the shard and its shells as they are now."""
+        codes_CZYX = self.affinities.read(self.code_grid.block_box(index))
+        return {"affinities": digest(codes_CZYX), "shells": shells.stored_digest(self._shells(index))}
+
+    def inodes(self) -> int:
+        """As many files and folders of shells as of shards; an array's own folders and metadata."""
+        return 2 * super().inodes() + (2 if self.active else 0)
+
+    def stored_bytes(self) -> int:
+        """A byte or two per edge, and the shells."""
+        if not self.active:
+            return 0
+        roi = self.site.layer.roi
+        return len(self.offsets) * int(self.code_dtype.itemsize) * roi.voxels + self.shell_bytes(roi.shape)
+
+    def shell_bytes(self, shape: Index) -> int:
+        """A bound on the bytes of the shells of a box of whole blocks."""
+        return shells.bytes_bound(shape, self.site.config.blocks.chunk, NEAREST_CHANNELS * self.code_dtype.itemsize)
+
+    # ---- what others read --------------------------------------------------------------------------------------
     def code_refs(self, box: Box) -> Iterable[BlockRef]:
         """The blocks with codes in a box; masked ones have none."""
         return (ref for ref in self.refs(self.code_pass, box) if not self.masked(self.code_pass, ref.index))
@@ -68,3 +107,21 @@ class CodeSource(Stage[Inputs, Outputs]):
             piece = self.code_grid.block_box(ref.index).clip(box)
             codes[(..., *piece.slices(box.begin))] = self.affinities.read(piece, channels=channels)
         return codes
+
+    def read_around(self, block: Box) -> NDArray[Any]:
+        """The nearest channels of a later stage's block and, from shells alone, of one voxel around it."""
+        read = block.grow(ONE).clip(self.site.layer.roi)
+        codes_CZYX = np.zeros((NEAREST_CHANNELS, *read.shape), self.code_dtype)
+        codes_CZYX[(..., *block.slices(read.begin))] = self.read_codes(block)
+        for ref in self.code_refs(read):
+            wanted = needs(block, self.code_grid.block_box(ref.index), self._cells)
+            if wanted:
+                shells.fill(codes_CZYX, read.begin, self._shells(ref.index), wanted)
+        return codes_CZYX
+
+    @property
+    def _cells(self) -> Grid:
+        return Grid(self.site.layer.roi, self.site.config.blocks.chunk)
+
+    def _shells(self, index: Index) -> Path:
+        return self.table_path("shells", index)

@@ -24,15 +24,27 @@ from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import absolute_codes, percentile_codes
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, Work, surface
+from pipeline.stages.tabular import Tables, Work, surface
 from pipeline.tables import Table
 from workers.block import BlockRef
 
 U64 = NDArray[np.uint64]
 ONLY: Index = (0, 0, 0)
 
-CUT_BYTES = 48  # a voxel of up0: codes, best edges, forest, labels, their shard being encoded; measured: 33
-JOIN_BYTES = 64  # a surface voxel of the children of a higher block: slabs, crossings, clusters; measured: 28
+# Bounds on a worker's memory; measured on noise of 0.3 pieces a voxel, blocks of 32 x 128 x 128 and 64 x 256 x 256.
+BLOCK_BYTES = 16 << 20  # whatever the block: buffers for reading, compressing, writing; measured: 9 to 15 MB
+CUT_BYTES = 48  # a voxel of up0: codes, best edges, forest, labels, their shard being encoded; measured: 35
+LINK_BYTES = 32  # what linking adds to that; measured: 24
+NAME_BYTES = 48  # a voxel of down0; measured: 48 with what BLOCK_BYTES covers
+JOIN_BYTES = 64  # a surface voxel of the children of a higher block: slabs, crossings, clusters; measured: 47
+LINKED_JOIN_BYTES = 384  # the same with what is undecided; measured: 255 (size_vx 1,000), 318 (100,000)
+
+# Bounds on what is stored, before compression.
+PIECES_PER_VOXEL = 1 / 3  # measured: 0.30 (white noise), 0.11 to 0.17 (generated affinities)
+PIECE_BYTES = 49  # its name, its final name, its row of `nodes` or `remap`
+PENDING_BYTES = 20  # an undecided edge; there are fewer than clusters
+SLAB_BYTES = 48  # a surface voxel of any level: slabs, crossings, above level 0 nodes and remap
+LINKED_SLAB_BYTES = 192  # the same with what is undecided: 3 clusters a surface voxel
 
 
 @dataclass(frozen=True)
@@ -191,10 +203,10 @@ class Fragments(FragmentSource):
         return _Settle(self.site.config.fragments, self.codes.code_table, histogram)
 
     def _read_codes(self, index: Index) -> _Cut:
-        thresholds = self.tables("thresholds", ONLY, "codes")["codes"]
+        thresholds, block = self.tables("thresholds", ONLY, "codes")["codes"], self.grids[0].block_box(index)
         return _Cut(
-            self.codes.read_codes(self._with_halo(index)),
-            self.grids[0].block_box(index),
+            self.codes.read_around(block),
+            block,
             self.site.layer.roi,
             (int(thresholds["low"][0]), int(thresholds["high"][0])),
             self.grids[0].internal_faces(index),
@@ -241,20 +253,20 @@ class Fragments(FragmentSource):
         """By voxels at level 0, by the surface of the children above."""
         if sweep == "thresholds":
             return 1 << 20
-        direction, level = self._level(sweep)
-        shape = self.box(sweep, ONLY).shape
-        names = int(64 * FRAGMENTS_PER_VOXEL * self.box(sweep, ONLY).voxels) if level == 0 else 0
+        level = self._level(sweep)[1]
+        box, linked = self.box(sweep, ONLY), self._rules.size_vx > 0
         if sweep == "up0":
-            return CUT_BYTES * self.box(sweep, ONLY).grow(HALO).voxels + names
-        if direction == "down":
-            return names + JOIN_BYTES * surface(shape)
-        return JOIN_BYTES * 2 * surface(shape)  # eight children have at most twice their parent's surface
+            return BLOCK_BYTES + (CUT_BYTES + LINK_BYTES * linked) * box.grow(HALO).voxels
+        names = NAME_BYTES * box.voxels if level == 0 else 0
+        # eight children have at most twice their parent's surface
+        return BLOCK_BYTES + names + (LINKED_JOIN_BYTES if linked else JOIN_BYTES) * 2 * surface(box.shape)
 
     def stored_bytes(self) -> int:
-        """Labels, names of pieces, and for every level two slabs' worth of tables a surface voxel."""
-        voxels = self.site.layer.roi.voxels
-        slabs = sum(grid.count * surface(grid.block_box(ONLY).shape) for grid in self.grids)
-        return int(8 * voxels + 3 * 8 * FRAGMENTS_PER_VOXEL * voxels + 16 * slabs)
+        """Labels, what pieces take in tables, and for every level what its surface does."""
+        voxels, linked = self.site.layer.roi.voxels, self._rules.size_vx > 0
+        surfaces = sum(grid.count * surface(grid.block_box(ONLY).shape) for grid in self.grids)
+        pieces = (PIECE_BYTES + PENDING_BYTES * linked) * PIECES_PER_VOXEL * voxels
+        return int(8 * voxels + pieces + (LINKED_SLAB_BYTES if linked else SLAB_BYTES) * surfaces)
 
     # ---- derived -----------------------------------------------------------------------------------------------
     @property

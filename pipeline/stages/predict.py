@@ -6,7 +6,7 @@ gets the other network's codes, voxel by voxel; where regions overlap the later 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from pipeline.stages.masks import SkipMask, skip_masks, skipped
 from pipeline.stages.networks import Networks, Part
 from pipeline.stages.resample import Resample
 from pipeline.stages.stage import Pass, Site, Stage, Written
-from pipeline.volumes import ArraySpec, Volume, digest
+from pipeline.volumes import ArraySpec, Volume
 from workers.block import BlockRef
 
 BLOCKS = "blocks"
@@ -155,13 +155,8 @@ class Predict(CodeSource[Inputs, Outputs]):
         return Outputs(codes, op.keep_existing_edges(codes, inputs.absent_ZYX))
 
     def write(self, sweep: str, index: Index, outputs: Outputs) -> Written:
-        """One shard, and the histogram for percentile thresholds."""
-        part = self.affinities.write(self._grid.block_box(index), outputs.codes_CZYX)
-        return Written({"affinities": part}, {"histogram": [int(count) for count in outputs.histogram]})
-
-    def reread(self, sweep: str, index: Index) -> Mapping[str, str]:
-        """The digest of the shard as it is now."""
-        return {"affinities": digest(self.affinities.read(self._grid.block_box(index)))}
+        """Codes, shells and histogram."""
+        return self.store_codes(index, outputs.codes_CZYX, outputs.histogram)
 
     # ---- what others read --------------------------------------------------------------------------------------
     @property
@@ -183,10 +178,6 @@ class Predict(CodeSource[Inputs, Outputs]):
     def memory_bytes(self, sweep: str) -> int:
         """The image with context, the masks, and what the engine needs."""
         return self._block_bytes(self._grid.block)
-
-    def stored_bytes(self) -> int:
-        """A byte per edge."""
-        return CHANNELS * self.site.layer.roi.voxels
 
     # ---- blocks ------------------------------------------------------------------------------------------------
     @cached_property
@@ -215,7 +206,7 @@ class Predict(CodeSource[Inputs, Outputs]):
     def _block_bytes(self, block: Index) -> int:
         z, y, x = (min(b, n) for b, n in zip(block, self.site.layer.roi.shape, strict=True))
         masks = 4 * (z + 1) * (y + 1) * (x + 1)
-        return masks + self._networks.working_bytes((z, y, x))
+        return masks + 3 * self.shell_bytes((z, y, x)) + self._networks.working_bytes((z, y, x))
 
     # ---- masks -------------------------------------------------------------------------------------------------
     @cached_property

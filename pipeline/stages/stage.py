@@ -71,6 +71,7 @@ class Stage(ABC, Generic[Inputs, Outputs]):
 
     name: ClassVar[str]
     schema: ClassVar[int] = 1  # raise it whenever the op's answer changes
+    storage: ClassVar[int] = 1  # raise it whenever the same answer is stored in another form
     pool: ClassVar[Literal["cpu", "gpu"]] = "cpu"
 
     def __init__(self, site: Site) -> None:
@@ -155,7 +156,8 @@ class Stage(ABC, Generic[Inputs, Outputs]):
     def layout(self) -> str:
         """The layout hash: how the same answer is cut and stored."""
         passes = [[p.name, p.grid.box.begin, p.grid.box.end, p.grid.block] for p in self.passes()]
-        return canonical_hash({"passes": passes, "chunk": self.site.config.blocks.chunk})
+        form = {"passes": passes, "chunk": self.site.config.blocks.chunk, "storage": self.storage}
+        return canonical_hash(form)
 
     @cached_property
     def folder(self) -> Path:

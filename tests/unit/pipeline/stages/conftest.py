@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import RunConfig, parse
 from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
-from pipeline.stages import tabular
+from pipeline.stages import shells, tabular
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.contacts import Contacts
 from pipeline.stages.fragment_source import FragmentSource
@@ -25,7 +25,7 @@ from pipeline.stages.relabel import Relabel
 from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.tiled_fragments import Seeded, Waterz
 from pipeline.tables import read_tables
-from pipeline.volumes import Volume
+from pipeline.volumes import Volume, digest
 from workers.block import BlockRef
 
 ROI = Box((1, 2, 3), (25, 42, 43))
@@ -37,7 +37,7 @@ OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -4, 0), (0, 0, -4
 
 
 class StandIn(Predict):
-    """Codes from memory, in blocks of their own grid; some of them masked."""
+    """Codes from memory, in blocks of their own grid, and their shells from files; some blocks are masked."""
 
     def __init__(self, site: Site, codes_CZYX: np.ndarray, hidden: tuple[Index, ...]) -> None:
         Stage.__init__(self, site)
@@ -55,12 +55,16 @@ class StandIn(Predict):
             edges[1:] &= ~end[:-1]
             edges &= ~end
         self.codes_CZYX[~self.exists] = 0
+        for ref in self.code_refs(ROI):
+            box = self.grid.block_box(ref.index)
+            nearest_CZYX = self.codes_CZYX[(slice(3), *box.slices(ROI.begin))]
+            shells.store(self._shells(ref.index), nearest_CZYX, box, self._cells)
 
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
         return ()
 
     def content(self) -> dict[str, Any]:
-        return {"codes": "in memory"}
+        return {"codes": digest(self.codes_CZYX)}
 
     def passes(self) -> tuple[Pass, ...]:
         return (Pass("blocks", self.grid),)
@@ -200,6 +204,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chain, Any, str, Index],
         return read(self, box)
 
     monkeypatch.setattr(tabular, "read_tables", reading_tables)
+    monkeypatch.setattr(shells, "read_tables", reading_tables)
     monkeypatch.setattr(Volume, "read", reading_volume)
 
     def take(chain: Chain, stage: Any, sweep: str, index: Index) -> tuple[Any, set[BlockRef]]:
@@ -207,10 +212,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chain, Any, str, Index],
             found.clear()
         inputs = stage.read(sweep, index)
         refs = set(chain.asked)
-        folders = {other.folder: other for other in chain.stages}
+        folders = {other.folder: other for other in (chain.predict, *chain.stages)}
         for path in tables:
             z, y, x = int(path.parent.parent.name), int(path.parent.name), int(path.stem)
-            refs.add(BlockRef(folders[path.parents[3]].task(path.parents[2].name), (z, y, x)))
+            sweep = path.parents[2].name.replace("shells", "blocks")
+            refs.add(BlockRef(folders[path.parents[3]].task(sweep), (z, y, x)))
         for path, box in volumes:
             refs.update(folders[path.parent].refs(*folders[path.parent].labelled, box))
         for box in chain.predict.read_boxes:

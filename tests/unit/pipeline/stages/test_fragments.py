@@ -14,6 +14,7 @@ from pipeline.ops.pieces import Rules, close
 from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import percentile_codes
 from pipeline.stages.fragments import Fragments
+from pipeline.tables import read_tables
 
 
 def test_passes_go_up_and_down(chain: Callable[..., Any]) -> None:
@@ -83,6 +84,21 @@ def test_estimates_cover_what_is_stored(chain: Callable[..., Any]) -> None:
             assert stage.memory_bytes(sweep.name) > 0
         files = sum(1 for p in stage.folder.rglob("*"))
         assert files <= stage.inodes()
+
+
+@pytest.mark.parametrize("size_vx", [0, 30, 3000])
+def test_estimates_cover_the_tables_of_noise(chain: Callable[..., Any], size_vx: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 24, 40, 40)).astype(np.uint8)
+    settings = {"low": 0.02, "high": 0.98, "size_vx": size_vx, "dust_vx": 0}
+    stage = chain((8, 16, 16), codes=noise, fragments=settings).stage(Fragments)
+    stage.prepare()
+    for sweep in stage.passes():
+        for index in sweep.grid:
+            stage.write(sweep.name, index, stage.compute(stage.read(sweep.name, index)))
+    tables = [read_tables(path) for path in stage.folder.rglob("*.arrow")]
+    stored = sum(column.nbytes for table in tables for section in table.values() for column in section.values())
+    assert stored > 8 * noise[0].size
+    assert 8 * noise[0].size + stored <= stage.stored_bytes()
 
 
 @pytest.mark.parametrize("hidden", [(), ((0, 0, 1),)])

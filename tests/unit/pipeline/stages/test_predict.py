@@ -264,4 +264,4 @@ def test_a_block_is_chosen_when_none_is_given(world: World):
     assert stage.redundancy() < 1.25
     assert all(b % c == 0 for b, c in zip(stage.sweep(BLOCKS).grid.block, (4, 8, 8), strict=True))
     assert stage.memory_bytes(BLOCKS) < 1 << 30
-    assert stage.stored_bytes() == 3 * np.prod(LAYER)
+    assert stage.stored_bytes() == 3 * np.prod(LAYER) + stage.shell_bytes(LAYER)
