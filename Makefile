@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint bench-kernels setup clean
+.PHONY: demo test quick exhaustive lint bench-kernels setup clean
 
 setup: .venv/ready
 
@@ -19,7 +19,11 @@ test: setup
 	$(BIN)/pytest
 
 quick: setup
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not exhaustive"
+
+# Thousands of random cases for every claim of exactness: an hour or so, before a change of an algorithm is merged.
+exhaustive: setup
+	$(BIN)/pytest -m exhaustive
 
 lint: setup
 	$(BIN)/ruff check .

@@ -21,7 +21,6 @@ NEUROTILE = str(Path(sys.executable).with_name("neurotile"))
 SMALL = ("--size", "16,96,96", "--block", "8,48,48")  # 2 x 2 x 2 blocks, seconds
 LOOPBACK = {"127.0.0.1", "::1"}
 
-sys.path.insert(0, str(Path(__file__).parent / "faults"))  # the harness is a module of its own
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 

@@ -24,6 +24,7 @@ from workers.block import BlockRef
 from workers.loop import combined_digest
 from workers.receipts import Receipts
 
+SERIAL = ("--executor", "serial")  # where starting workers, a second for each of some 20 tasks, is not the point
 NEUROTILE = str(Path(sys.executable).with_name("neurotile"))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import SERIAL
+
 Demo = tuple[Path, dict[str, Any]]
 Tree = Callable[[Path], dict[str, str]]
 
@@ -40,7 +42,7 @@ def test_verify_finds_and_run_repairs(fresh_demo: Demo, neurotile: Callable[...,
     result = neurotile("verify", root, "--json")
     assert result.returncode == 3
     assert len(json.loads(result.stdout)["damaged"]) >= 4
-    result = neurotile("run", "--out", root, "--json")
+    result = neurotile("run", "--out", root, "--json", *SERIAL)
     assert result.returncode == 0, result.stderr
     assert 4 <= json.loads(result.stdout)["totals"]["executed"] < told["totals"]["total"]
     assert tree_hash(root / "data") == before
@@ -71,13 +73,13 @@ def test_a_poison_block_is_quarantined_and_reproducible(
     assert str(table) in failure["what"]
     bundle = json.loads((root / failure["bundle"] / "error.json").read_text())
     assert bundle["command"] == failure["command"]
-    assert neurotile("run", "--out", root, "--json").returncode == 3  # poison stays quarantined
+    assert neurotile("run", "--out", root, "--json", *SERIAL).returncode == 3  # poison stays quarantined
     again = neurotile(*failure["command"].split()[1:])
     assert again.returncode == 3
     assert "ChunkCorrupt" in again.stderr
     assert "agglomerate/up0 1.0.1" in neurotile("status", root).stdout
     assert neurotile("verify", root).returncode == 3
-    assert neurotile("run", "--out", root).returncode in (0, 3)
+    assert neurotile("run", "--out", root, *SERIAL).returncode in (0, 3)
     result = neurotile("retry", root, "--json")
     assert result.returncode == 0, result.stderr
     assert table.read_bytes() == good

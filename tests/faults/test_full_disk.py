@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import broken_promises
+from harness import SERIAL, broken_promises
 
 SIZE = ("--size", "16,96,96", "--block", "8,48,48")
 
@@ -51,6 +51,6 @@ def test_full_then_free(
         assert "free some space, then run again" in full.stderr
     assert broken_promises(root) == []
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    again = neurotile("run", config, "--out", root, "--json")
+    again = neurotile("run", config, "--out", root, "--json", *SERIAL)
     assert again.returncode == 0, again.stderr
     assert tree_hash(root / "data") == tree_hash(calm / "data")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import SERIAL
 from test_damage import toml_with
 
 Demo = tuple[Path, dict[str, Any]]
@@ -35,7 +36,7 @@ def test_a_changed_threshold(
     assert "--update" in result.stderr
     planned = neurotile("plan", config, "--out", root, "--update", "--json")
     to_run = {t["task"]: t["to_run"] for t in json.loads(planned.stdout)["tasks"] if t["to_run"]}
-    result = neurotile("run", config, "--out", root, "--update", "--json")
+    result = neurotile("run", config, "--out", root, "--update", "--json", *SERIAL)
     assert result.returncode == 0, result.stderr
     dependent = {"relabel/down1", "relabel/blocks", "pyramid/segmentation1", "pyramid/segmentation2"}
     dependent |= {"evaluate/blocks", "evaluate/total", "pyramid/image1", "pyramid/image2"}
@@ -43,7 +44,7 @@ def test_a_changed_threshold(
     assert {"relabel/down1", "relabel/blocks", "evaluate/total"} <= set(ran) <= dependent
     assert ran["relabel/blocks"] == told["tasks"]["relabel/blocks"]["total"]
     assert set(ran) <= set(to_run)
-    fresh = neurotile("run", config, "--out", tmp_path / "fresh", "--json")
+    fresh = neurotile("run", config, "--out", tmp_path / "fresh", "--json", *SERIAL)
     assert fresh.returncode == 0, fresh.stderr
     labels = [
         sorted(
@@ -65,7 +66,7 @@ def test_a_changed_block_shape_is_layout_only(fresh_demo: Demo, neurotile: Calla
     assert result.returncode == 78
     assert "changes the layout only, not the answer" in result.stderr
     assert "changes the answer" not in result.stderr.replace("would change the layout, not the answer", "")
-    result = neurotile("run", config, "--out", root, "--update", "--json")
+    result = neurotile("run", config, "--out", root, "--update", "--json", *SERIAL)
     assert result.returncode == 0, result.stderr
     again = json.loads(neurotile("demo", "--json", "--out", root).stdout)
     assert (again["sha256"], again["sha256_affinities"]) == (told["sha256"], told["sha256_affinities"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import broken_promises, kill_again_and_again
+from harness import SERIAL, broken_promises, kill_again_and_again
 
 Tree = Callable[[Path], dict[str, str]]
 KILLS = 20
@@ -42,7 +42,7 @@ RECEIPT_FIRST = """
 @pytest.mark.slow
 def test_twenty_kills_and_the_same_bytes(tmp_path: Path, neurotile: Callable[..., Any], tree_hash: Tree) -> None:
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    result = neurotile("demo", "--json", "--out", calm, *SIZE)
+    result = neurotile("demo", "--json", "--out", calm, *SIZE, *SERIAL)
     assert result.returncode == 0, result.stderr
     argv = ["demo", "--quiet", "--out", str(stormy), *SIZE]
     campaign = kill_again_and_again(stormy, argv, kills=KILLS, seed=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import SERIAL
 
 SIZE = [8, 144, 144]
 
@@ -40,12 +41,12 @@ def test_only_the_cone_is_recomputed(other_weights: Path, neurotile: Callable[..
     plain.write_text(base)
     changed.write_text(base + override)
     root = tmp_path / "run"
-    first = neurotile("run", plain, "--out", root, "--json")
+    first = neurotile("run", plain, "--out", root, "--json", *SERIAL)
     assert first.returncode == 0, first.stderr
     refused = neurotile("run", changed, "--out", root)
     assert refused.returncode == 78
     assert "predict.override" in refused.stderr
-    updated = neurotile("run", changed, "--out", root, "--update", "--json")
+    updated = neurotile("run", changed, "--out", root, "--update", "--json", *SERIAL)
     assert updated.returncode == 0, updated.stderr
     blocks = json.loads(updated.stdout)["tasks"]
     ran = {task: counts["executed"] for task, counts in blocks.items() if counts["executed"]}
@@ -55,7 +56,7 @@ def test_only_the_cone_is_recomputed(other_weights: Path, neurotile: Callable[..
     assert ran["fragments/up0"] == 4  # the block and those that see it through their halo of one voxel
     assert blocks["fragments/up0"]["total"] == 9
     assert 1 <= ran["region_graph/blocks"] <= blocks["region_graph/blocks"]["total"]
-    fresh = neurotile("run", changed, "--out", tmp_path / "fresh", "--json")
+    fresh = neurotile("run", changed, "--out", tmp_path / "fresh", "--json", *SERIAL)
     assert fresh.returncode == 0, fresh.stderr
     one, two = (json.loads(neurotile("demo", "--json", "--out", p).stdout) for p in (root, tmp_path / "fresh"))
     assert one["sha256_affinities"] == two["sha256_affinities"]

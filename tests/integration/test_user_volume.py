@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from harness import SERIAL
 
 from pipeline.config import load
 from pipeline.geometry import Box
@@ -84,7 +85,7 @@ def test_a_region_and_a_mask(volumes: Path, neurotile: Run, tmp_path: Path) -> N
         rest=f"{mask}[roi]\nbegin = [2, 8, 8]\nend = [14, 64, 56]\n[predict]\nblock = [8, 32, 32]\n",
     )
     out = tmp_path / "run"
-    result = neurotile("run", own, "--out", out, "--json", "--workers", "2")
+    result = neurotile("run", own, "--out", out, "--json", *SERIAL)
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     labels = Volume.open(out / "labels.zarr")
@@ -101,9 +102,11 @@ def test_a_region_and_a_mask(volumes: Path, neurotile: Run, tmp_path: Path) -> N
 
 def test_hdf5_is_read_in_place(volumes: Path, neurotile: Run, tmp_path: Path) -> None:
     own = config(tmp_path, volumes, input_="voxel_size_nm = [30.0, 6.0, 6.0]\n")
-    result = neurotile("run", own, "--input", f"{volumes}/both.h5:volumes/raw", "--out", tmp_path / "h5", "--json")
+    result = neurotile(
+        "run", own, "--input", f"{volumes}/both.h5:volumes/raw", "--out", tmp_path / "h5", "--json", *SERIAL
+    )
     assert result.returncode == 0, result.stderr
-    other = neurotile("run", config(tmp_path, volumes), "--out", tmp_path / "zarr", "--json")
+    other = neurotile("run", config(tmp_path, volumes), "--out", tmp_path / "zarr", "--json", *SERIAL)
     assert other.returncode == 0, other.stderr
     one, two = (Volume.open(tmp_path / name / "labels.zarr") for name in ("h5", "zarr"))
     np.testing.assert_array_equal(one.read(one.box), two.read(two.box))
@@ -186,7 +189,7 @@ def test_a_bad_chunk_of_the_image_fails_its_blocks_only(
     else:
         chunk.write_bytes(good[: len(good) // 2])
     own = config(tmp_path, tmp_path, rest="[predict]\nblock = [8, 32, 32]\n")
-    result = neurotile("run", own, "--out", tmp_path / "run", "--json")
+    result = neurotile("run", own, "--out", tmp_path / "run", "--json", *SERIAL)
     assert result.returncode == 3, result.stderr
     told = json.loads(result.stdout)
     assert told["tasks"]["resample/blocks"]["failed"] == 1

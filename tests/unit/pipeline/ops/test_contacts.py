@@ -227,7 +227,7 @@ def test_every_grid_gives_the_contacts_of_plain_python(seed: int) -> None:
     check_many(seed, 60)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_every_grid_gives_the_contacts_of_plain_python_many_times(seed: int) -> None:
     check_many(seed, 220, largest=7)
@@ -243,7 +243,7 @@ def test_contacts_of_a_pair_add_up_to_its_row_of_the_region_graph() -> None:
     for _ in range(30):
         case = random_case(rng)
         place = Place(case.roi.begin, case.layer)
-        edges = graph_rows(case.labels, case.codes, {}, code_table=case.table, place=place)["inner"].edges
+        edges = graph_rows(case.labels, case.codes, {}, code_table=case.table, place=place)["inner"]
         found, _ = hierarchical(case, random_block(rng))
         pairs: dict[tuple[int, int], list[int]] = {}
         for a, b, *numbers in rows_of(found).values():
@@ -315,7 +315,7 @@ def test_contacts_of_merged_segments_are_those_of_relabelled_voxels() -> None:
     assert merge_failures(40, 150) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(140, 145))
 def test_contacts_of_merged_segments_many_times(seed: int) -> None:
     assert merge_failures(seed, 150) == 0

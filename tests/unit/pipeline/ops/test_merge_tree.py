@@ -163,10 +163,18 @@ def failures(seed: int, cases: int, step: Cut = cut) -> tuple[int, int]:
     return done, wrong
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_every_cut_on_every_grid_is_the_components_of_all_merges_above_it(seed: int) -> None:
     done, wrong = failures(seed, 34)
     assert (done >= 350, wrong) == (True, 0)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_every_cut_on_every_grid_often(seed: int) -> None:
+    """20 x 100 volumes, each on two grids, cut at six thresholds."""
+    done, wrong = failures(seed, 100)
+    assert (done >= 1000, wrong) == (True, 0)
 
 
 def without_parent(own: Merges, *, handed_up: np.ndarray, parent: Renames) -> Renames:

@@ -235,7 +235,7 @@ def test_any_grid_gives_the_clusters_of_plain_python_and_of_one_array() -> None:
     check_exact(np.random.default_rng(0), 120)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_any_grid_gives_the_same_many_times() -> None:
     check_exact(np.random.default_rng(1), 2000)
 
@@ -313,7 +313,7 @@ def test_any_grouping_of_tiles_gives_the_clusters_of_plain_python_on_fragments()
     check_tiles(np.random.default_rng(10), 60)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_any_grouping_of_tiles_gives_the_same_many_times() -> None:
     check_tiles(np.random.default_rng(11), 3000)
 
