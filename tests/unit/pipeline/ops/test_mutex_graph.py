@@ -236,8 +236,9 @@ def test_any_grid_gives_the_clusters_of_plain_python_and_of_one_array() -> None:
 
 
 @pytest.mark.exhaustive
-def test_any_grid_gives_the_same_many_times() -> None:
-    check_exact(np.random.default_rng(1), 2000)
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_any_grid_gives_the_same_many_times(seed: int) -> None:
+    check_exact(np.random.default_rng(seed), 200)
 
 
 def test_dust_is_decided_on_whole_clusters_and_until_on_their_boxes() -> None:
@@ -314,8 +315,9 @@ def test_any_grouping_of_tiles_gives_the_clusters_of_plain_python_on_fragments()
 
 
 @pytest.mark.exhaustive
-def test_any_grouping_of_tiles_gives_the_same_many_times() -> None:
-    check_tiles(np.random.default_rng(11), 3000)
+@pytest.mark.parametrize("seed", range(110, 120))
+def test_any_grouping_of_tiles_gives_the_same_many_times(seed: int) -> None:
+    check_tiles(np.random.default_rng(seed), 300)  # some 2,100 of them are not float32
 
 
 def test_tiles_that_see_everything_agree_and_give_the_exact_clusters() -> None:

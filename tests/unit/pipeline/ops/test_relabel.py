@@ -14,8 +14,7 @@ def names(*values: int) -> np.ndarray:
     return np.array(values, np.uint64)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_rename_is_a_dictionary(seed: int) -> None:
+def check_rename(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 30, (3, 4, 5)).astype(np.uint64)
     old = np.unique(rng.integers(1, 40, 12)).astype(np.uint64)
@@ -28,8 +27,7 @@ def test_rename_is_a_dictionary(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_many_labels_are_renamed_as_few_are(seed: int) -> None:
+def check_many_labels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     largest = int(rng.choice([20, 2**20, 2**63]))
     old = np.unique(rng.integers(0, largest, int(rng.integers(1, 200)), dtype=np.uint64))
@@ -41,6 +39,25 @@ def test_many_labels_are_renamed_as_few_are(seed: int) -> None:
     np.testing.assert_array_equal(rename(labels, old, new), np.concatenate(piecewise))
     table = dict(zip(old.tolist(), new.tolist(), strict=True)) | {0: 0}
     assert rename(labels, old, new).tolist() == [table.get(label, label) for label in labels.tolist()]
+
+
+def test_rename_is_a_dictionary() -> None:
+    for seed in range(30):
+        check_rename(seed)
+
+
+def test_many_labels_are_renamed_as_few_are() -> None:
+    for seed in range(10):
+        check_many_labels(seed)
+
+
+@pytest.mark.exhaustive
+def test_renaming_and_components_often() -> None:
+    """3 x 2,000 cases."""
+    for seed in range(100, 2100):
+        check_rename(seed)
+        check_many_labels(seed)
+        check_segments(seed)
 
 
 @pytest.mark.parametrize("wide", [np.uint32, np.uint64])
@@ -76,8 +93,7 @@ def test_rename_keeps_background_and_large_names() -> None:
     assert rename(names(0, 2**63 + 1, 5, 5), names(5, 2**63 + 1), names(0, 4)).tolist() == [0, 4, 0, 0]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_segments_are_components_named_after_their_smallest_fragment(seed: int) -> None:
+def check_segments(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.integers(1, 40, (2, 30)).astype(np.uint64)
     score = rng.random(30).round(1)
@@ -89,6 +105,11 @@ def test_segments_are_components_named_after_their_smallest_fragment(seed: int) 
     old, new = segments(a, b, score, 0.5)
     assert dict(zip(old.tolist(), new.tolist(), strict=True)) == {k: v for k, v in component.items() if k != v}
     assert (np.diff(old.astype(np.int64)) > 0).all()
+
+
+def test_segments_are_components_named_after_their_smallest_fragment() -> None:
+    for seed in range(30):
+        check_segments(seed)
 
 
 def test_unite_pairs_finds_smallest_members() -> None:
