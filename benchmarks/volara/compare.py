@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import zarr
-from pipeline.ops.noisy_affinities import Recipe, noisy_affinities
 
 from pipeline.geometry import Box, Grid
 from pipeline.ops.evaluate import pairs, scores
+from pipeline.ops.noisy_affinities import Recipe, noisy_affinities
 from pipeline.ops.synthesize import generate
 
 VOXEL_NM = (30, 6, 6)
