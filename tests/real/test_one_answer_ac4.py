@@ -21,7 +21,7 @@ DATA = Path(os.environ.get("NEUROTILE_DATA", Path(__file__).parents[3] / "shared
 VOLUME = DATA / "ac4.h5"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(not VOLUME.exists(), reason="the real volumes are not here (NEUROTILE_DATA names their folder)"),
 ]
 
