@@ -39,14 +39,16 @@ device = "cpu"                  # "cuda" where there is one
 threads = 1                     # per worker; more is often slower when workers share cores
 batch = {batch}                       # patches at once; lower it when memory runs out
 
-[fragments]                     # steepest-ascent watershed on affinities
+[fragments]                     # steepest-ascent watershed; other methods have sections of their own
+# method = "mutex_watershed"    # needs long-range affinities; or "seeded" (scikit-image), "waterz"
 thresholds = "{thresholds}"         # or "percentile": low and high as shares of the histogram
 low = {low}                       # edges at or below do not exist; raise it when fragments leak
 high = {high}                     # edges at or above always join; lower it for fewer fragments
+size_vx = {size}                     # smaller fragments are linked along their strongest edges; 0: none
 dust_vx = {dust}                     # fragments with fewer voxels become background
 
 [agglomerate]
-score = "mean"                  # mean affinity of the contact
+score = "mean"                  # of a contact's affinities; or "max", "quantile", "none" (fragments are segments)
 floor = {floor}                     # the merge tree reaches down to here
 
 [relabel]
@@ -121,6 +123,7 @@ def config_text(image: str, out: Path, *, scale: int | None, weights: str) -> st
         low=default.fragments.low,
         high=default.fragments.high,
         dust=default.fragments.dust_vx,
+        size=default.fragments.size_vx,
         floor=default.agglomerate.floor,
         threshold=default.relabel.threshold,
         levels=default.pyramid.levels,
