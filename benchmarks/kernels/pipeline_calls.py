@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from pipeline.geometry import Box
 from pipeline.ops.agglomerate import Part, agglomerate
 from pipeline.ops.edges import Edges
-from pipeline.ops.fragments import watershed_volume
 from pipeline.ops.region_graph import Place, contacts
 from pipeline.ops.relabel import rename, segments
+from pipeline.ops.whole_volume import watershed_volume
 
 U64 = NDArray[np.uint64]
 Affinities = NDArray[np.float32]

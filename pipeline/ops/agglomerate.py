@@ -36,6 +36,7 @@ from pipeline.ops.relabel import index_of
 from pipeline.ops.scores import Score, edges_of, statistics_of
 from workers.errors import Poison
 
+I32 = NDArray[np.int32]
 U64 = NDArray[np.uint64]
 MEAN_SCORE = Score()
 NOT_COUNTED = np.empty(0, np.int64)
@@ -121,11 +122,8 @@ def agglomerate(
 ) -> Agglomerated:
     """One step up, to a chunk of a level. The floor is a score: between decoded affinities 0 and 65535."""
     part = gather(children, box)
-    ends = [index_of(part.name, end, what="an edge").astype(np.int32) for end in (part.edges.a, part.edges.b)]
-    order = np.argsort(part.edges.tie)
-    rank = np.empty(order.size, np.int32)
-    rank[order] = np.arange(order.size, dtype=np.int32)
-    graph = Graph(ends[0], ends[1], statistics_of(part.edges, score), rank, np.zeros(rank.size, np.uint8))
+    order = np.argsort(part.edges.tie).astype(np.int32)
+    graph = _graph(part, order, score)
     parent = np.arange(part.name.size, dtype=np.int32)
     frozen = part.mask != 0
     until = part.until
@@ -178,6 +176,16 @@ def add_up(
         voxels_a[row], voxels_b[row] = volume[a[row]], volume[b[row]]
         volume[a[row]] += volume[b[row]]
     return voxels_a, voxels_b
+
+
+def _graph(part: Part, order: I32, score: Score) -> Graph:
+    """The kernel's own copy of the edges, given their order by tie; the small columns of an edge lie side by side."""
+    rows = np.zeros((order.size, 4), np.int32)
+    end_a, end_b, rank, dead = rows.T
+    end_a[:] = index_of(part.name, part.edges.a, what="an edge")
+    end_b[:] = index_of(part.name, part.edges.b, what="an edge")
+    rank[order] = np.arange(order.size, dtype=np.int32)
+    return Graph(end_a, end_b, statistics_of(part.edges, score), rank, dead)
 
 
 def _left(name: U64, graph: Graph, ties: U64, frozen: NDArray[np.uint8]) -> Edges:

@@ -1,8 +1,8 @@
-"""Edges queued by key, the best first: a heap for the kernel of ops/greedy.py.
+"""Edges by key, the best first: sorted once, and a heap for those whose keys change; for the kernel of ops/greedy.py.
 
 An entry is two words: the bits of its score, which is positive, so that they have the scores' order; and the rank of
 its tie above the number of its edge. The better entry has the larger first word; if equal, the smaller second one.
-Every entry has up to four children, which lie in one cache line.
+Every entry of the heap has up to four children, which lie in one cache line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ops.compiled import compiled
-from pipeline.ops.scores import Statistics, score_at
+from pipeline.ops.scores import Statistics, scores_of
 
 U64 = NDArray[np.uint64]
 
@@ -19,33 +19,68 @@ WAYS = 4
 LINE = 8  # words in a cache line
 
 
-@compiled
-def heap_of(statistics: Statistics, tie: NDArray[np.int32], floor: float) -> tuple[U64, int]:
-    """All edges above the floor, and how many there are."""
-    heap = _aligned(2 * tie.size)
-    queued = 0
-    for edge in range(tie.size):
-        score = score_at(statistics, edge)
-        if score > floor:
-            heap[2 * queued] = _bits(score)
-            heap[2 * queued + 1] = _second(tie[edge], edge)
-            queued += 1
-    for top in range((queued - 2) // WAYS, -1, -1):
-        _sink(heap, queued, top, heap[2 * top], heap[2 * top + 1])
-    return heap, queued
+def in_order(statistics: Statistics, tie: NDArray[np.int32], floor: float) -> NDArray[np.int32]:
+    """The edges above the floor, the best first; ties are ranks, 0, 1, ... in some order."""
+    score = scores_of(statistics, tie.size)
+    edges = np.flatnonzero(score > floor)
+    score = score[edges]
+    order = np.argsort(-score)
+    score = score[order]
+    place = np.zeros(order.size, np.int64)
+    np.cumsum(score[1:] != score[:-1], out=place[1:])
+    del score
+    place <<= 32
+    place |= tie[edges[order]]
+    del edges, order
+    place.sort()
+    edge_of_tie = np.empty(tie.size, np.int32)
+    edge_of_tie[tie] = np.arange(tie.size, dtype=np.int32)
+    return edge_of_tie[place & 0xFFFFFFFF]
+
+
+def empty_heap(entries: int) -> U64:
+    """Room for entries, the children of each in one cache line: entry 1 begins one."""
+    room = np.empty(2 * entries + LINE, np.uint64)
+    shift = (LINE - 2 - room.ctypes.data // 8) % LINE
+    return room[shift : shift + 2 * entries]
 
 
 @compiled
-def first(heap: U64) -> tuple[float, int, int]:
-    """Score, tie and number of the best edge."""
-    second = heap[1]
-    return float(heap[:1].view(np.float64)[0]), int(second >> np.uint64(32)), int(second & np.uint64(0xFFFFFFFF))
+def key_of(score: float, tie: int, edge: int) -> tuple[np.uint64, np.uint64]:
+    """The two words of an entry."""
+    return np.float64(score).view(np.uint64), np.uint64(tie) << np.uint64(32) | np.uint64(edge)
 
 
 @compiled
-def replace_first(heap: U64, queued: int, score: float, tie: int, edge: int) -> None:
+def edge_of(second: np.uint64) -> int:
+    """The number of an entry's edge."""
+    return int(np.int64(second & np.uint64(0xFFFFFFFF)))
+
+
+@compiled
+def better(score: np.uint64, second: np.uint64, other_score: np.uint64, other_second: np.uint64) -> bool:
+    """Whether one entry comes before another."""
+    return bool(score > other_score or (score == other_score and second < other_second))
+
+
+@compiled
+def put(heap: U64, queued: int, score: np.uint64, second: np.uint64) -> int:
+    """Queue an entry; how many there are."""
+    place = queued
+    while place > 0:
+        above = (place - 1) // WAYS
+        if not better(score, second, heap[2 * above], heap[2 * above + 1]):
+            break
+        heap[2 * place], heap[2 * place + 1] = heap[2 * above], heap[2 * above + 1]
+        place = above
+    heap[2 * place], heap[2 * place + 1] = score, second
+    return queued + 1
+
+
+@compiled
+def replace_first(heap: U64, queued: int, score: np.uint64, second: np.uint64) -> None:
     """Replace the best of the queued entries by one that is no better."""
-    _sink(heap, queued, 0, _bits(score), _second(tie, edge))
+    _sink(heap, queued, 0, score, second)
 
 
 @compiled
@@ -62,33 +97,10 @@ def _sink(heap: U64, queued: int, top: int, score: np.uint64, second: np.uint64)
     while WAYS * top + 1 < queued:
         best = WAYS * top + 1
         for child in range(best + 1, min(best + WAYS, queued)):
-            if _better(heap[2 * child], heap[2 * child + 1], heap[2 * best], heap[2 * best + 1]):
+            if better(heap[2 * child], heap[2 * child + 1], heap[2 * best], heap[2 * best + 1]):
                 best = child
-        if not _better(heap[2 * best], heap[2 * best + 1], score, second):
+        if not better(heap[2 * best], heap[2 * best + 1], score, second):
             break
         heap[2 * top], heap[2 * top + 1] = heap[2 * best], heap[2 * best + 1]
         top = best
     heap[2 * top], heap[2 * top + 1] = score, second
-
-
-@compiled
-def _better(score: np.uint64, second: np.uint64, other_score: np.uint64, other_second: np.uint64) -> bool:
-    return bool(score > other_score or (score == other_score and second < other_second))
-
-
-@compiled
-def _second(tie: int, edge: int) -> np.uint64:
-    return np.uint64(tie) << np.uint64(32) | np.uint64(edge)
-
-
-@compiled
-def _bits(score: float) -> np.uint64:
-    return np.float64(score).view(np.uint64)
-
-
-@compiled
-def _aligned(words: int) -> U64:
-    """Room for entries, the children of each in one cache line: entry 1 begins one."""
-    room = np.empty(words + LINE, np.uint64)
-    shift = (LINE - 2 - room.ctypes.data // 8) % LINE
-    return room[shift : shift + words]

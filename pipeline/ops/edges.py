@@ -99,6 +99,8 @@ def combine(parts: Iterable[Edges]) -> Edges:
     every = [part for part in given if part.size]
     if not every:
         return given[0] if given else no_edges()
+    if len(every) == 1 and _ascending(every[0]):
+        return every[0]
     a, b = np.concatenate([e.a for e in every]), np.concatenate([e.b for e in every])
     order = np.lexsort((b, a))
     a, b = a[order], b[order]
@@ -113,6 +115,12 @@ def combine(parts: Iterable[Edges]) -> Edges:
         _largest(every, order, first),
         _histograms(every, order, new),
     )
+
+
+def _ascending(edges: Edges) -> bool:
+    """Whether rows are sorted by (a, b), and no two edges are parallel."""
+    a, b = edges.a, edges.b
+    return bool(np.all((a[1:] > a[:-1]) | ((a[1:] == a[:-1]) & (b[1:] > b[:-1]))))
 
 
 def _largest(parts: Sequence[Edges], order: I64, first: I64) -> U16 | None:

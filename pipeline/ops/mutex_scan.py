@@ -222,13 +222,13 @@ def _put(
     pairs: PairRows, count: int, a: np.uint64, b: np.uint64, column: int, strength: np.uint64, tie: np.uint64
 ) -> tuple[PairRows, int]:
     """Count an edge in: the strongest stays, among equals the one with the smallest tie."""
-    slot = find_slot(pairs, a, b)
+    slot = find_slot(pairs.slots, pairs.rows, a, b)
     row = pairs.slots[slot]
     if row < 0:
-        wider = grown(pairs, count)
+        wider = grown(pairs, count, 1)
         if wider.rows.shape[0] != pairs.rows.shape[0]:
             pairs = wider
-            slot = find_slot(pairs, a, b)
+            slot = find_slot(pairs.slots, pairs.rows, a, b)
         row = count
         pairs.slots[slot] = row
         pairs.rows[row, 0], pairs.rows[row, 1] = a, b

@@ -30,25 +30,30 @@ def empty_rows(columns: int) -> PairRows:
 
 
 @compiled
-def find_slot(table: PairRows, a: np.uint64, b: np.uint64) -> int:
+def find_slot(slots: NDArray[np.int32], rows: U64, a: np.uint64, b: np.uint64) -> int:
     """The slot of a key pair: where its row number stands, or the free one where it belongs."""
-    slots, rows = table
     mixed = (a ^ (b << np.uint64(32) | b >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ mixed >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
-    slot = np.int64((mixed >> np.uint64(32)) & np.uint64(slots.size - 1))
-    while slots[slot] >= 0 and (rows[slots[slot], 0] != a or rows[slots[slot], 1] != b):
-        slot = (slot + 1) & (slots.size - 1)
+    last = slots.size - 1
+    slot = np.int64(mixed >> np.uint64(32)) & last
+    row = slots[slot]
+    while row >= 0 and (rows[row, 0] != a or rows[row, 1] != b):
+        slot = (slot + 1) & last
+        row = slots[slot]
     return int(slot)
 
 
 @compiled
-def grown(table: PairRows, used: int) -> PairRows:
-    """The same table with twice the room, if all its rows are used."""
-    if used < table.rows.shape[0]:
+def grown(table: PairRows, used: int, more: int) -> PairRows:
+    """The same table with room for more rows: as it is, or at least twice as large."""
+    room = table.rows.shape[0]
+    if used + more <= room:
         return table
-    rows = np.zeros((2 * used, table.rows.shape[1]), np.uint64)
-    rows[:used] = table.rows
-    wider = PairRows(np.full(4 * used, -1, np.int32), rows)
+    while room < used + more:
+        room *= 2
+    rows = np.zeros((room, table.rows.shape[1]), np.uint64)
+    rows[:used] = table.rows[:used]
+    slots = np.full(2 * room, -1, np.int32)
     for row in range(used):
-        wider.slots[find_slot(wider, rows[row, 0], rows[row, 1])] = row
-    return wider
+        slots[find_slot(slots, rows, rows[row, 0], rows[row, 1])] = row
+    return PairRows(slots, rows)

@@ -139,22 +139,29 @@ def lasting(name: U64, fragment: U64, until: NDArray[np.integer]) -> NDArray[np.
 @compiled
 def _add_inner(found: _Found, labels_ZYX: U64, codes: _Codes, histograms: bool) -> _Found:
     """Add the edges between voxels of the block: all three channels in one pass."""
-    depth, height, _ = labels_ZYX.shape
+    depth, height, width = labels_ZYX.shape
+    codes_CZYX, decoded, origin, layer_shape = codes
+    pairs, used, bins, bins_used = found
+    places = np.empty(width, np.int64)
     for z in range(depth):
         for y in range(height):
             own = labels_ZYX[z, y]
-            line = (codes.origin[0] + z) * codes.layer_shape[1] + codes.origin[1] + y
-            line = line * codes.layer_shape[2] + codes.origin[2]
+            line = ((origin[0] + z) * layer_shape[1] + origin[1] + y) * layer_shape[2] + origin[2]
             for channel in range(3):
-                values, tie = codes.codes_CZYX[channel, z, y], channel << CHANNEL_SHIFT | line
-                if channel == 0 and z > 0:
-                    found = _add_line(found, (own, labels_ZYX[z - 1, y], values), codes.decoded, tie, 1, histograms)
-                elif channel == 1 and y > 0:
-                    found = _add_line(found, (own, labels_ZYX[z, y - 1], values), codes.decoded, tie, 1, histograms)
-                elif channel == 2:
-                    pair = (own[1:], own[:-1], values[1:])
-                    found = _add_line(found, pair, codes.decoded, tie + 1, 1, histograms)
-    return found
+                if (channel == 0 and z == 0) or (channel == 1 and y == 0):
+                    continue
+                first = 1 if channel == 2 else 0
+                other = own[: width - 1]
+                if channel == 0:
+                    other = labels_ZYX[z - 1, y]
+                elif channel == 1:
+                    other = labels_ZYX[z, y - 1]
+                values, tie = codes_CZYX[channel, z, y], channel << CHANNEL_SHIFT | line + first
+                line_of = (own[first:], other, values[first:])
+                pairs, used, bins, bins_used = _add_line(
+                    _Found(pairs, used, bins, bins_used), line_of, decoded, (tie, 1), places, histograms
+                )
+    return _Found(pairs, used, bins, bins_used)
 
 
 @compiled
@@ -165,41 +172,110 @@ def _add_face(found: _Found, face: tuple[U64, U64, Any], codes: _Codes, axis: in
     between = width if axis == 0 else height * width  # lines of the face
     step = width if axis == 2 else 1
     tie = (codes.origin[0] * height + codes.origin[1]) * width + codes.origin[2]
+    places = np.empty(own.shape[1], np.int64)
     for i in range(own.shape[0]):
-        line = axis << CHANNEL_SHIFT | (tie + i * between)
-        found = _add_line(found, (own[i], other[i], values[i]), codes.decoded, line, step, histograms)
+        ties = (axis << CHANNEL_SHIFT | (tie + i * between), step)
+        found = _add_line(found, (own[i], other[i], values[i]), codes.decoded, ties, places, histograms)
     return found
 
 
 @compiled
 def _add_line(
-    found: _Found, line: tuple[U64, U64, Any], decoded: NDArray[np.int64], tie: int, step: int, histograms: bool
+    found: _Found,
+    line: tuple[U64, U64, Any],
+    decoded: NDArray[np.int64],
+    ties: tuple[int, int],
+    places: NDArray[np.int64],
+    histograms: bool,
 ) -> _Found:
-    """Add the edges between two lines of voxels; the first has a tie, the next ones `step` more each."""
-    own, other, values = line
+    """Add the edges between two lines of voxels; the first has a tie, the next ones a step more each.
+
+    Arrays are taken out of their tuples and room is made before the loops: both would cost more than an edge does.
+    """
+    own, other, _ = line
+    number = _contacts_of(own, other, places)
     pairs, used, bins, bins_used = found
-    last_a, last_b, row = np.uint64(0), np.uint64(0), 0
+    if number == 0:
+        return found
+    pairs = grown(pairs, used, number)
+    used = _add_contacts(pairs.slots, pairs.rows, used, line, decoded, ties, places[:number])
+    if histograms:
+        bins = grown(bins, bins_used, number)
+        bins_used = _count_bins(pairs, bins, bins_used, line, decoded, places[:number])
+    return _Found(pairs, used, bins, bins_used)
+
+
+@compiled
+def _contacts_of(own: U64, other: U64, places: NDArray[np.int64]) -> int:
+    """Where two lines differ and neither is background; how many places there are."""
+    number = 0
     for begin in range(0, own.size, SPAN):
         end = min(begin + SPAN, own.size)
         if _equal(own[begin:end], other[begin:end]):
             continue
-        for x in range(begin, end):
-            a, b = min(own[x], other[x]), max(own[x], other[x])
-            if a == b or a == 0:
-                continue
-            if a != last_a or b != last_b:  # contacts come in runs
-                last_a, last_b = a, b
-                pairs, used, row = _row_of(pairs, used, a, b)
-            affinity = _integer(values[x], decoded)
-            rows = pairs.rows
-            rows[row, SUM] += affinity
-            rows[row, COUNT] += np.uint64(1)
-            rows[row, TIE] = max(rows[row, TIE], np.uint64(tie + x * step))
-            rows[row, MAX] = max(rows[row, MAX], affinity)
-            if histograms:
-                bins, bins_used, item = _row_of(bins, bins_used, np.uint64(row), affinity >> np.uint64(8))
-                bins.rows[item, 2] += np.uint64(1)
-    return _Found(pairs, used, bins, bins_used)
+        for x in range(begin, end):  # without a branch: contacts come irregularly
+            places[number] = x
+            number += (own[x] != other[x]) & (own[x] != 0) & (other[x] != 0)
+    return number
+
+
+@compiled
+def _add_contacts(
+    slots: NDArray[np.int32],
+    rows: U64,
+    used: int,
+    line: tuple[U64, U64, Any],
+    decoded: NDArray[np.int64],
+    ties: tuple[int, int],
+    places: NDArray[np.int64],
+) -> int:
+    """Add the edges at some places of a line to their pairs' rows, for which there is room; how many are used."""
+    own, other, values = line
+    tie, step = ties
+    last_a, last_b, row = np.uint64(0), np.uint64(0), 0
+    for x in places:
+        a, b = min(own[x], other[x]), max(own[x], other[x])
+        if a != last_a or b != last_b:  # contacts come in runs
+            last_a, last_b = a, b
+            slot = find_slot(slots, rows, a, b)
+            row = slots[slot]
+            if row < 0:
+                row = slots[slot] = used
+                rows[row, A], rows[row, B] = a, b
+                used += 1
+        affinity = _integer(values[x], decoded)
+        rows[row, SUM] += affinity
+        rows[row, COUNT] += np.uint64(1)
+        rows[row, TIE] = max(rows[row, TIE], np.uint64(tie + x * step))
+        rows[row, MAX] = max(rows[row, MAX], affinity)
+    return used
+
+
+@compiled
+def _count_bins(
+    pairs: PairRows,
+    bins: PairRows,
+    used: int,
+    line: tuple[U64, U64, Any],
+    decoded: NDArray[np.int64],
+    places: NDArray[np.int64],
+) -> int:
+    """Count the affinities at some places of a line, by row of their pair and bin."""
+    own, other, values = line
+    slots, rows = pairs
+    bin_slots, bin_rows = bins
+    for x in places:
+        a, b = min(own[x], other[x]), max(own[x], other[x])
+        row = np.uint64(slots[find_slot(slots, rows, a, b)])
+        value = _integer(values[x], decoded) >> np.uint64(8)
+        slot = find_slot(bin_slots, bin_rows, row, value)
+        item = bin_slots[slot]
+        if item < 0:
+            item = bin_slots[slot] = used
+            bin_rows[item, 0], bin_rows[item, 1] = row, value
+            used += 1
+        bin_rows[item, 2] += np.uint64(1)
+    return used
 
 
 @compiled
@@ -209,20 +285,6 @@ def _equal(own: U64, other: U64) -> bool:
     for x in range(own.size):
         differ |= own[x] ^ other[x]
     return bool(differ == 0)
-
-
-@compiled
-def _row_of(table: PairRows, used: int, a: np.uint64, b: np.uint64) -> tuple[PairRows, int, int]:
-    """The row of a key pair, made if need be."""
-    slot = find_slot(table, a, b)
-    if table.slots[slot] < 0:
-        if used == table.rows.shape[0]:
-            table = grown(table, used)
-            slot = find_slot(table, a, b)
-        table.slots[slot] = used
-        table.rows[used, 0], table.rows[used, 1] = a, b
-        used += 1
-    return table, used, int(table.slots[slot])
 
 
 @compiled
@@ -251,8 +313,8 @@ def _count_labels(table: PairRows, labels_ZYX: U64, internal: int) -> tuple[Pair
                     continue
                 if label != last:
                     last = label
-                    table = grown(table, used)
-                    slot = find_slot(table, label, np.uint64(0))
+                    table = grown(table, used, 1)
+                    slot = find_slot(table.slots, table.rows, label, np.uint64(0))
                     if table.slots[slot] < 0:
                         table.slots[slot] = used
                         table.rows[used, 0] = label

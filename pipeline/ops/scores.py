@@ -82,7 +82,8 @@ def statistics_of(edges: Edges, score: Score) -> Statistics:
         head, follow = _linked(edges.size, histograms.row)
         bins, entries = histograms.bin.copy(), histograms.entries.copy()
         level = np.empty(edges.size, np.int32)
-    total, terms = edges.total.copy(), edges.count.copy()
+    sums = np.stack([edges.total, edges.count], axis=1)  # kernels want both at once
+    total, terms = sums[:, 0], sums[:, 1]
     statistics = Statistics(score.rule, score.quantile, total, terms, level, head, follow, bins, entries)
     if score.rule == QUANTILE:
         _settle_quantiles(statistics)
@@ -108,9 +109,25 @@ def edges_of(a: U64, b: U64, tie: U64, statistics: Statistics, rows: I64) -> Edg
 @compiled
 def score_at(statistics: Statistics, edge: int) -> float:
     """The score of an edge."""
-    if statistics.rule == MEAN:
-        return float(statistics.total[edge] / statistics.terms[edge])
-    return float(statistics.level[edge])
+    return score_of(statistics.total, statistics.terms, statistics.level, edge)
+
+
+@compiled
+def score_of(total: I64, terms: I64, level: I32, edge: int) -> float:
+    """The same from bare arrays, for loops: the mean has no levels."""
+    if level.size:
+        return float(level[edge])
+    return float(total[edge] / terms[edge])
+
+
+@compiled
+def scores_of(statistics: Statistics, edges: int) -> NDArray[np.float64]:
+    """The scores of all edges."""
+    total, terms, level = statistics.total, statistics.terms, statistics.level
+    scores = np.empty(edges, np.float64)
+    for edge in range(edges):
+        scores[edge] = score_of(total, terms, level, edge)
+    return scores
 
 
 @compiled
@@ -118,6 +135,12 @@ def add_at(statistics: Statistics, edge: int, other: int) -> None:
     """Add the statistics of another edge, which is used up."""
     statistics.total[edge] += statistics.total[other]
     statistics.terms[edge] += statistics.terms[other]
+    settle_level(statistics, edge, other)
+
+
+@compiled
+def settle_level(statistics: Statistics, edge: int, other: int) -> None:
+    """The part of adding that the mean does not need."""
     if statistics.rule == MAX:
         statistics.level[edge] = max(statistics.level[edge], statistics.level[other])
     elif statistics.rule == QUANTILE:

@@ -93,9 +93,10 @@ def test_the_hash_table_holds_every_live_edge() -> None:
     dead = (rng.random(a.size) < 0.3).astype(np.uint8)
     statistics = sums((a, b, total, count, tie))
     graph = Graph(a.astype(np.int32), b.astype(np.int32), statistics, tie.astype(np.int32), dead)
-    pairs, entries = op._hash_edges(graph, 16)
+    pairs, entries = op._hash_again(np.zeros(16, np.uint64), graph, 5)
     assert entries == np.count_nonzero(dead == 0)
-    assert pairs.key.size >= 2 * entries
+    assert pairs.size >= 2 * entries
     for edge in range(a.size):
-        slot = op._find(pairs, op._pair(b[edge], a[edge]))
-        assert (pairs.edge[slot] == edge) if not dead[edge] else pairs.key[slot] == 0
+        slot, found = op._find(pairs, graph.end_a, graph.end_b, graph.dead, b[edge], a[edge])
+        assert found == (-1 if dead[edge] else edge)
+        assert dead[edge] or pairs[slot] != 0
