@@ -35,7 +35,8 @@ def in_order(statistics: Statistics, tie: NDArray[np.int32], floor: float) -> ND
     place.sort()
     edge_of_tie = np.empty(tie.size, np.int32)
     edge_of_tie[tie] = np.arange(tie.size, dtype=np.int32)
-    return edge_of_tie[place & 0xFFFFFFFF]
+    sequence: NDArray[np.int32] = edge_of_tie[place & 0xFFFFFFFF]
+    return sequence
 
 
 def empty_heap(entries: int) -> U64:

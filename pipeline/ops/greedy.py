@@ -47,7 +47,7 @@ class Graph(NamedTuple):
     end_b: I32
     statistics: Statistics
     tie: I32
-    dead: U8
+    dead: U8 | I32
 
 
 class Lists(NamedTuple):
@@ -242,7 +242,7 @@ def _entry(a: int, b: int, edge: int) -> np.uint64:
 
 
 @compiled
-def _find(pairs: U64, end_a: I32, end_b: I32, dead: U8, a: int, b: int) -> tuple[int, int]:
+def _find(pairs: U64, end_a: I32, end_b: I32, dead: U8 | I32, a: int, b: int) -> tuple[int, int]:
     """The slot and the edge of a pair of nodes; if it has none, the free slot where it belongs, and -1."""
     mixed = _mixed(a, b)
     last = pairs.size - 1
@@ -252,9 +252,9 @@ def _find(pairs: U64, end_a: I32, end_b: I32, dead: U8, a: int, b: int) -> tuple
             edge = np.int64(pairs[slot] & ~TAG) - 1
             one, two = end_a[edge], end_b[edge]
             if not dead[edge] and ((one == a and two == b) or (one == b and two == a)):
-                return slot, edge
+                return int(slot), int(edge)
         slot = (slot + 1) & last
-    return slot, np.int64(-1)
+    return int(slot), -1
 
 
 @compiled
