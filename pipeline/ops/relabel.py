@@ -20,6 +20,8 @@ from pipeline.ops.union_find import unite_pairs
 U64 = NDArray[np.uint64]
 Labels = NDArray[np.unsignedinteger]
 
+CACHED_BYTES = 1 << 18  # of a table that is read in vectors
+STRETCH = 2048  # labels that are checked at once
 FEW = 4  # labels per row of a table below which turning the table into a hash table does not pay
 
 
@@ -34,8 +36,12 @@ def look_up(labels: Labels, table: Labels, out: Labels | None = None) -> Labels:
         raise ValueError("labels must be unsigned, the table must have rows, `out` be C-contiguous and of their shape")
     if not flat.size:
         return found
-    last = flat.dtype.type(min(table.size - 1, np.iinfo(flat.dtype).max))
-    largest = int(_look_up(flat, np.ascontiguousarray(table), found.reshape(-1), last))
+    table = np.ascontiguousarray(table)
+    if table.nbytes > CACHED_BYTES:
+        largest = int(_look_up_far(flat, table, found.reshape(-1)))
+    else:
+        last = flat.dtype.type(min(table.size - 1, np.iinfo(flat.dtype).max))
+        largest = int(_look_up(flat, table, found.reshape(-1), last))
     if largest >= table.size:
         raise ChunkCorrupt(
             f"a label is {largest}, and the table of names has {table.size} rows",
@@ -52,6 +58,24 @@ def _look_up(labels: Labels, table: Labels, found: Labels, last: np.unsignedinte
         label = labels[i]
         largest = max(largest, label)
         found[i] = table[min(label, last)]
+    return largest  # type: ignore[no-any-return]
+
+
+@compiled
+def _look_up_far(labels: Labels, table: Labels, found: Labels) -> int:
+    """The same for a table that the nearest caches do not hold: there, one load after the other beats vectors of them.
+
+    Stops at the first stretch with a label that has no row; the largest label up to there.
+    """
+    largest = labels[0]
+    for begin in range(0, labels.size, STRETCH):
+        part, out = labels[begin : begin + STRETCH], found[begin : begin + STRETCH]
+        for label in part:
+            largest = max(largest, label)
+        if largest >= table.size:
+            break
+        for i in range(part.size):
+            out[i] = table[part[i]]
     return largest  # type: ignore[no-any-return]
 
 

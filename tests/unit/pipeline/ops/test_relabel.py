@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ChunkCorrupt
+from pipeline.ops import relabel
 from pipeline.ops.relabel import FEW, index_of, look_up, rename, segments
 from pipeline.ops.union_find import unite_pairs
 
@@ -60,9 +61,11 @@ def test_renaming_and_components_often() -> None:
         check_segments(seed)
 
 
+@pytest.mark.parametrize("cached", [0, 1 << 18])
 @pytest.mark.parametrize("wide", [np.uint32, np.uint64])
 @pytest.mark.parametrize("named", [np.uint32, np.uint64])
-def test_look_up_is_indexing(wide: type, named: type) -> None:
+def test_look_up_is_indexing(wide: type, named: type, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relabel, "CACHED_BYTES", cached)
     rng = np.random.default_rng(3)
     for shape in ((3, 40, 50), (0, 4), (7,)):
         labels = rng.integers(0, 90, shape).astype(wide)
@@ -77,7 +80,9 @@ def test_look_up_is_indexing(wide: type, named: type) -> None:
             np.testing.assert_array_equal(labels, found)
 
 
-def test_look_up_refuses_labels_beyond_its_table() -> None:
+@pytest.mark.parametrize("cached", [0, 1 << 18])
+def test_look_up_refuses_labels_beyond_its_table(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relabel, "CACHED_BYTES", cached)
     table = np.arange(5, dtype=np.uint64)
     for wrong in (5, 2**32 - 1, 2**64 - 1):
         with pytest.raises(ChunkCorrupt, match=str(wrong)):
