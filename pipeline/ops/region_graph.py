@@ -102,7 +102,6 @@ def _nothing() -> _Found:
 def _edges(found: _Found, histograms: bool) -> Edges:
     rows = found.pairs.rows[: found.used]
     order = np.lexsort((rows[:, B], rows[:, A]))
-    rows = rows[order]
     bins = None
     if histograms:
         place = np.empty(order.size, np.int64)
@@ -110,12 +109,12 @@ def _edges(found: _Found, histograms: bool) -> Edges:
         items = found.bins.rows[: found.bins_used].astype(np.int64)
         bins = add_up([(Histograms(items[:, 0], items[:, 1].astype(np.uint8), items[:, 2]), place)])
     return Edges(
-        rows[:, A].copy(),
-        rows[:, B].copy(),
-        rows[:, SUM].astype(np.int64),
-        rows[:, COUNT].astype(np.int64),
-        rows[:, TIE].copy(),
-        rows[:, MAX].astype(np.uint16),
+        rows[order, A],
+        rows[order, B],
+        rows[order, SUM].astype(np.int64),
+        rows[order, COUNT].astype(np.int64),
+        rows[order, TIE],
+        rows[order, MAX].astype(np.uint16),
         bins,
     )
 
