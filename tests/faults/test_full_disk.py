@@ -48,7 +48,7 @@ def test_full_then_free(
         assert all(failure["retryable"] for failure in failures)
     else:
         assert "No space left" in full.stderr
-        assert "free some space, then run again" in full.stderr
+        assert "way out: free " in full.stderr  # whichever write it was: a journal, an array, a table
     assert broken_promises(root) == []
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
     again = neurotile("run", config, "--out", root, "--json", *SERIAL)
