@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from pipeline.audit import Audit, whole_blocks
 from pipeline.audit import audit as examine
-from pipeline.commands.outcome import EXIT_DONE, EXIT_FAILED_BLOCKS
+from pipeline.commands.exit_codes import EXIT_DONE, EXIT_FAILED_BLOCKS
 from pipeline.commands.terminal import print_json
 from pipeline.errors import ConfigError
 from pipeline.geometry import AXES, Box

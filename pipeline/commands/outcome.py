@@ -6,11 +6,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.commands.exit_codes import EXIT_DONE, EXIT_FAILED_BLOCKS
 from pipeline.report import scores
 from pipeline.run import Outcome
 
-EXIT_DONE = 0
-EXIT_FAILED_BLOCKS = 3
 SHOWN_FAILURES = 10
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipeline.commands.outcome import EXIT_DONE, EXIT_FAILED_BLOCKS
+from pipeline.commands.exit_codes import EXIT_DONE, EXIT_FAILED_BLOCKS
 from pipeline.commands.terminal import print_json
 from pipeline.errors import ConfigError
 from pipeline.verify import verify as check

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pipeline.commands.outcome import EXIT_DONE, EXIT_FAILED_BLOCKS
+from pipeline.commands.exit_codes import EXIT_DONE, EXIT_FAILED_BLOCKS
 from pipeline.errors import ConfigError, OutOfMemory
 from pipeline.plan import Plan, Task
 from pipeline.rundir import RunFolder
