@@ -24,7 +24,7 @@ from pipeline.source_formats import MAX_NPZ_BYTES
 from pipeline.sources import Source, open_source
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.context import label_recipe
-from pipeline.stages.masks import SkipMask, skip_masks, skipped
+from pipeline.stages.masks import Absences
 from pipeline.stages.stage import Pass, Stage, Written
 from pipeline.stages.synthesize import Synthesize
 from pipeline.volumes import ArraySpec, Volume, require_finite
@@ -96,7 +96,7 @@ class Affinities(CodeSource[Inputs, Outputs]):
     def block_content(self, sweep: str, index: Index) -> Any:
         """The accepted holes in the block or at the other end of its edges."""
         around = self._grid.block_box(index).grow(*op.reach(self.offsets))
-        holes = [hole.clip(around) for hole in self._holes]
+        holes = [hole.clip(around) for hole in self._absences.holes]
         missing = [[hole.begin, hole.end] for hole in holes if hole.voxels]
         return {"holes": missing} if missing else None
 
@@ -110,11 +110,7 @@ class Affinities(CodeSource[Inputs, Outputs]):
 
     def masked(self, sweep: str, index: Index) -> bool:
         """Whether skip masks cover the block, or the user accepted it as a hole."""
-        if index not in self._all_absent:
-            box = self._grid.block_box(index)
-            covered = bool(self._masks) and bool(skipped(self._masks, box).all())
-            self._all_absent[index] = covered or any(hole.contains(box) for hole in self._holes)
-        return self._all_absent[index]
+        return self._absences.cover(self._grid.block_box(index))
 
     # ---- the work ----------------------------------------------------------------------------------------------
     def prepare(self) -> None:
@@ -134,7 +130,7 @@ class Affinities(CodeSource[Inputs, Outputs]):
     def read(self, sweep: str, index: Index) -> Inputs:
         """The block's edges, or the labels around it, and the masks."""
         box, around = self._grid.block_box(index), self._around(index)
-        absent_ZYX = self._absent(box.grow(*op.reach(self.offsets)))
+        absent_ZYX = self._absences.voxels(box.grow(*op.reach(self.offsets)))
         values = self._read_values(around) if self._recipe is None else self._read_labels(around)
         return Inputs(box, around, values, absent_ZYX, self._how, self._recipe, self.code_dtype)
 
@@ -142,7 +138,7 @@ class Affinities(CodeSource[Inputs, Outputs]):
         """The needed channels of a box; what absent voxels hold does not matter."""
         source, location = self._source, self._source.location
         values_CZYX = source.read_unchecked(box, self._how.channels)
-        values_CZYX[:, self._absent(box)] = 0
+        values_CZYX[:, self._absences.voxels(box)] = 0
         require_finite(values_CZYX, origin=box.begin, where=location)
         if not self._how.clip:
             op.require_unit_range(values_CZYX, box.begin, first_channel=self._how.channels.start, where=location)
@@ -247,23 +243,5 @@ class Affinities(CodeSource[Inputs, Outputs]):
 
     # ---- masks -------------------------------------------------------------------------------------------------
     @cached_property
-    def _all_absent(self) -> dict[Index, bool]:
-        return {}
-
-    @cached_property
-    def _masks(self) -> tuple[SkipMask, ...]:
-        return skip_masks(self.site)
-
-    @cached_property
-    def _holes(self) -> tuple[Box, ...]:
-        """The boxes of failed blocks that the user accepted."""
-        return tuple(Box(hole.begin, hole.end) for hole in self.site.config.holes)
-
-    def _absent(self, box: Box) -> NDArray[np.bool_]:
-        """Voxels of a box that are masked, in an accepted hole, or outside the region of interest."""
-        absent = np.ones(box.shape, np.bool_)
-        inside = box.clip(self.site.layer.roi)
-        absent[inside.slices(box.begin)] = skipped(self._masks, inside) if self._masks else False
-        for hole in self._holes:
-            absent[hole.clip(box).slices(box.begin)] = True
-        return absent
+    def _absences(self) -> Absences:
+        return Absences(self.site)

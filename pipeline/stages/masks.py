@@ -1,4 +1,7 @@
-"""Skip masks: users' volumes at some whole-number scale of the layer, whose non-zero voxels are left out."""
+"""What is left out: skip masks, and the failed blocks that the user accepted as holes.
+
+A skip mask is a user's volume at some whole-number scale of the layer; its non-zero voxels are left out.
+"""
 
 from __future__ import annotations
 
@@ -69,3 +72,36 @@ def skipped(masks: tuple[SkipMask, ...], box: Box) -> NDArray[np.bool_]:
     for mask in masks:
         union |= mask.read(box)
     return union
+
+
+class Absences:
+    """What has no codes: voxels that masks skip, accepted holes, and all outside the region of interest."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._known: dict[Box, bool] = {}
+
+    @cached_property
+    def _masks(self) -> tuple[SkipMask, ...]:
+        return skip_masks(self._site)
+
+    @cached_property
+    def holes(self) -> tuple[Box, ...]:
+        """The boxes of failed blocks that the user accepted."""
+        return tuple(Box(hole.begin, hole.end) for hole in self._site.config.holes)
+
+    def cover(self, box: Box) -> bool:
+        """Whether skip masks cover a block, or it is an accepted hole; remembered: it takes reading the masks."""
+        if box not in self._known:
+            covered = bool(self._masks) and bool(skipped(self._masks, box).all())
+            self._known[box] = covered or any(hole.contains(box) for hole in self.holes)
+        return self._known[box]
+
+    def voxels(self, box: Box) -> NDArray[np.bool_]:
+        """The absent voxels of a box."""
+        absent = np.ones(box.shape, np.bool_)
+        inside = box.clip(self._site.layer.roi)
+        absent[inside.slices(box.begin)] = skipped(self._masks, inside)
+        for hole in self.holes:
+            absent[hole.clip(box).slices(box.begin)] = True
+        return absent

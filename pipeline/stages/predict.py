@@ -19,10 +19,10 @@ from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Grid, Index
 from pipeline.ops import predict as op
 from pipeline.stages.code_source import CodeSource
-from pipeline.stages.masks import SkipMask, skip_masks, skipped
+from pipeline.stages.masks import Absences
 from pipeline.stages.networks import Networks, Part
 from pipeline.stages.resample import Resample
-from pipeline.stages.stage import Pass, Site, Stage, Written
+from pipeline.stages.stage import Pass, Stage, Written
 from pipeline.volumes import ArraySpec, Volume
 from workers.block import BlockRef
 
@@ -56,10 +56,6 @@ class Predict(CodeSource[Inputs, Outputs]):
     name = "predict"
     pool = "gpu"
 
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
-        self._all_skipped: dict[Index, bool] = {}
-
     @cached_property
     def _networks(self) -> Networks:
         return Networks(self.site)
@@ -90,7 +86,7 @@ class Predict(CodeSource[Inputs, Outputs]):
         box = self._grid.block_box(index)
         pieces = [(n, piece) for n, piece in self._networks.pieces(box) if n > 0]
         overrides = [[piece.begin, piece.end, self._networks.identity(n)] for n, piece in pieces]
-        holes = [hole.clip(box.grow(ONE_BEFORE, NOTHING_AFTER)) for hole in self._holes]
+        holes = [hole.clip(box.grow(ONE_BEFORE, NOTHING_AFTER)) for hole in self._absences.holes]
         missing = [[hole.begin, hole.end] for hole in holes if hole.voxels]
         return {"overrides": overrides, "holes": missing} if overrides or missing else None
 
@@ -108,10 +104,7 @@ class Predict(CodeSource[Inputs, Outputs]):
 
     def masked(self, sweep: str, index: Index) -> bool:
         """Whether skip masks cover the block, or the user accepted it as a hole."""
-        box = self._grid.block_box(index)
-        if index not in self._all_skipped:
-            self._all_skipped[index] = bool(self._masks) and bool(skipped(self._masks, box).all())
-        return self._all_skipped[index] or any(hole.contains(box) for hole in self._holes)
+        return self._absences.cover(self._grid.block_box(index))
 
     def redundancy(self) -> float:
         """Patches evaluated per patch needed: what cutting into blocks costs."""
@@ -145,7 +138,7 @@ class Predict(CodeSource[Inputs, Outputs]):
         for network, piece in self._networks.pieces(box):
             image_box = self._networks.context(network, piece)
             parts.append(Part(network, piece, image_box, self._resample.image.read(image_box)))
-        return Inputs(box, tuple(parts), self._absent(box.grow(ONE_BEFORE, NOTHING_AFTER)))
+        return Inputs(box, tuple(parts), self._absences.voxels(box.grow(ONE_BEFORE, NOTHING_AFTER)))
 
     def compute(self, inputs: Inputs) -> Outputs:
         """Evaluate, blend, quantise; drop the edges that do not exist."""
@@ -210,19 +203,5 @@ class Predict(CodeSource[Inputs, Outputs]):
 
     # ---- masks -------------------------------------------------------------------------------------------------
     @cached_property
-    def _masks(self) -> tuple[SkipMask, ...]:
-        return skip_masks(self.site)
-
-    @cached_property
-    def _holes(self) -> tuple[Box, ...]:
-        """The boxes of failed blocks that the user accepted."""
-        return tuple(Box(hole.begin, hole.end) for hole in self.site.config.holes)
-
-    def _absent(self, box: Box) -> NDArray[np.bool_]:
-        """Voxels of a box that are masked, in an accepted hole, or outside the region of interest."""
-        absent = np.ones(box.shape, np.bool_)
-        inside = box.clip(self.site.layer.roi)
-        absent[inside.slices(box.begin)] = skipped(self._masks, inside)
-        for hole in self._holes:
-            absent[hole.clip(box).slices(box.begin)] = True
-        return absent
+    def _absences(self) -> Absences:
+        return Absences(self.site)
