@@ -156,6 +156,12 @@ class Grid:
         return bits
 
 
+def parent_index(index: Index) -> Index:
+    """The block of the next coarser grid that a block belongs to."""
+    z, y, x = index
+    return (z // 2, y // 2, x // 2)
+
+
 @dataclass(frozen=True, slots=True)
 class VoxelSize:
     """The size of a voxel along z, y, x in integer picometres."""

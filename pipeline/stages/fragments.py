@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Fragments as Settings
-from pipeline.geometry import Box, Grid, Index
+from pipeline.geometry import Box, Grid, Index, parent_index
 from pipeline.ops import faces
 from pipeline.ops.fragments import HALO, watershed
 from pipeline.ops.pieces import Joined, Nodes, Part, Pending, Rules, close, compose, join
@@ -179,7 +179,7 @@ class Fragments(FragmentSource):
             return [BlockRef(self.task(f"up{level - 1}"), child) for child in self.children(level, index)]
         needs = [BlockRef(self.task(f"up{level}"), index)]
         if self.top:
-            needs.append(BlockRef(self.task(self._above(level)), self._parent(index)))
+            needs.append(BlockRef(self.task(self._above(level)), parent_index(index)))
         return needs
 
     # ---- the work ----------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Fragments(FragmentSource):
         above = {"old": np.empty(0, np.uint64), "new": np.empty(0, np.uint64)}
         if self.top:
             section = "remap" if level + 1 == self.top else "final"
-            above = self.tables(self._above(level), self._parent(index), section)[section]
+            above = self.tables(self._above(level), parent_index(index), section)[section]
         pieces = own["pieces"]["name"] if level == 0 else None
         renamed = (own["remap"]["old"], own["remap"]["new"])
         return _Name(renamed, own["nodes"]["name"], (above["old"], above["new"]), pieces)
@@ -281,10 +281,6 @@ class Fragments(FragmentSource):
     def _above(self, level: int) -> str:
         """The pass that holds the final names for the blocks of a level."""
         return f"up{self.top}" if level + 1 == self.top else f"down{level + 1}"
-
-    def _parent(self, index: Index) -> Index:
-        z, y, x = index
-        return (z // 2, y // 2, x // 2)
 
     def _with_halo(self, index: Index) -> Box:
         return self.grids[0].block_box(index).grow(HALO).clip(self.site.layer.roi)

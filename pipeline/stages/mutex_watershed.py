@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.geometry import Box, Grid, Index
+from pipeline.geometry import Box, Grid, Index, parent_index
 from pipeline.ops import faces
 from pipeline.ops.mutex_graph import Final
 from pipeline.ops.mutex_scan import Edges, Place
@@ -161,7 +161,7 @@ class MutexWatershed(FragmentSource):
             return [BlockRef(self.task(self._up(level - 1)), child) for child in self.children(level, index)]
         needs = [BlockRef(self.task(self._up(level)), index)]
         if level < self.top:
-            needs.append(BlockRef(self.task(f"down{level + 1}"), self._parent(index)))
+            needs.append(BlockRef(self.task(f"down{level + 1}"), parent_index(index)))
         return needs
 
     # ---- the work ----------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class MutexWatershed(FragmentSource):
         own = self.tables(self._up(level), index, "remap", "closed")
         parent = no_names()
         if level < self.top:
-            above = self.tables(f"down{level + 1}", self._parent(index), "final")["final"]
+            above = self.tables(f"down{level + 1}", parent_index(index), "final")["final"]
             parent = Final(above["old"], above["new"], above["until"])
         closed = Final(own["closed"]["name"], own["closed"]["name"], own["closed"]["until"])
         return Name((own["remap"]["old"], own["remap"]["new"]), closed, parent, pieces=level == 0)
@@ -287,10 +287,6 @@ class MutexWatershed(FragmentSource):
     def _up(self, level: int) -> str:
         """The pass with the tables that a block of a level hands up."""
         return f"up{level}" if level or self.on_tiles else PIECES
-
-    def _parent(self, index: Index) -> Index:
-        z, y, x = index
-        return (z // 2, y // 2, x // 2)
 
     def _seen(self, index: Index) -> Box:
         """The codes that decide about the pieces of a block."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Box, Index
+from pipeline.geometry import Box, Index, parent_index
 from pipeline.ops.merge_tree import Merges, Renames, cut, kept, unchanged
 from pipeline.ops.objects import Objects, largest, list_objects
 from pipeline.ops.relabel import rename
@@ -125,7 +125,7 @@ class Relabel(TabularStage):
         if self.tree is not None:
             needs.append(BlockRef(self.tree.task(f"up{_level(sweep)}"), index))
             if _level(sweep) + 1 < len(self.grids):
-                needs.append(BlockRef(self.task(_above(sweep)), _parent(index)))
+                needs.append(BlockRef(self.task(_above(sweep)), parent_index(index)))
         return needs
 
     def read(self, sweep: str, index: Index) -> Work:
@@ -144,7 +144,7 @@ class Relabel(TabularStage):
             largest_vx=config.guards.largest_vx,
         )
         if _level(sweep) + 1 < len(self.grids):
-            above = self.tables(_above(sweep), _parent(index), "final")["final"]
+            above = self.tables(_above(sweep), parent_index(index), "final")["final"]
             parent = Renames(above["old"], above["new"], 0)
         fragments = stored["fragments"]
         return _Merges(own, stored["nodes"]["name"], fragments["name"], fragments["voxels"], parent)
@@ -194,11 +194,6 @@ def _level(sweep: str) -> int:
 
 def _above(sweep: str) -> str:
     return f"down{_level(sweep) + 1}"
-
-
-def _parent(index: Index) -> Index:
-    z, y, x = index
-    return (z // 2, y // 2, x // 2)
 
 
 def _surface_bytes(shape: Index) -> int:
