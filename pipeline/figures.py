@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from pipeline import pictures
 from pipeline.geometry import AXES, Box, Grid, Index, VoxelSize
+from pipeline.outcome import Outcome
 from pipeline.pages import text
 from pipeline.pictures import Plane, Rgb
 from pipeline.png import rgb_uri
-from pipeline.run import Outcome
 from pipeline.stages.code_source import NEAREST_CHANNELS, CodeSource
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.relabel import Relabel

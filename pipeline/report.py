@@ -14,9 +14,9 @@ from typing import Any
 from pipeline.config import Input
 from pipeline.figures import STYLE, TIMES, figures, length
 from pipeline.geometry import AXES, Box, VoxelSize
+from pipeline.outcome import Outcome
 from pipeline.pages import duration, failure_list, header, moment, page, pairs, table, text
 from pipeline.progress import FailureStatus, now
-from pipeline.run import Outcome
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.evaluate import TOTAL, Evaluate

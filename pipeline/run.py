@@ -3,10 +3,7 @@
 1. Take the fence. 2. Compare with what the directory holds; differences that matter need `update`. 3. For every task
 in order: sort its blocks by state, hand the ready ones to the executor, and count what became of them. A block whose
 inputs failed waits; every other block gets done, whatever fails elsewhere. 4. Publish the products and remove outputs
-of earlier configs, once all is done.
-
-Between tasks there is a barrier: whether a block is stale depends on digests that exist only when what it reads is
-done. Consecutive tasks with no more blocks than workers share one process (the tops of the hierarchies).
+of earlier configs, once all is done. The third step is in `walk`.
 """
 
 from __future__ import annotations
@@ -16,9 +13,7 @@ import platform
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,60 +22,20 @@ from pipeline.config import RunConfig, parse
 from pipeline.durable import sweep_partial
 from pipeline.facts import Facts, resolve
 from pipeline.identity import changes, insist
+from pipeline.outcome import Outcome
 from pipeline.plan import Plan, Task, build, refuse_what_cannot_work
 from pipeline.progress import Observer, Page, Status, TaskStatus, Tracker
 from pipeline.rundir import RunFolder
 from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.relabel import Relabel
-from pipeline.work import Ledger, Survey, TaskWork
-from workers.block import Index
-from workers.executors.daisy_executor import DaisyExecutor
-from workers.executors.job import Executor, Job
-from workers.executors.serial import SerialExecutor
-from workers.executors.single import SingleExecutor
+from pipeline.walk import Walk
+from pipeline.work import Ledger
 from workers.fence import Fence
 from workers.files import link_atomically
 from workers.journal import SUFFIX, Journal
-from workers.launch import worker_argv, worker_environment
-from workers.loop import BlockLoop, Claim
-from workers.receipts import Failure, Receipts, failed_record, pack
+from workers.receipts import Receipts, pack
 
 _STAGE_FOLDER = re.compile(r"[a-z_]+-[0-9a-f]{12}-[0-9a-f]{8}")
-READ_AHEAD = "NEUROTILE_READ_AHEAD"
-READ_AHEAD_FROM = 8  # blocks per worker from which reading ahead pays and hoards nothing
-
-
-@dataclass
-class Outcome:
-    """How a run ended: exact counts by task."""
-
-    folder: RunFolder
-    plan: Plan
-    surveys: dict[str, Survey] = field(default_factory=dict)
-    executed: dict[str, int] = field(default_factory=dict)
-    status: Status | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every block is done or masked."""
-        return all(len(s.current) == s.total for s in self.surveys.values())
-
-    @property
-    def tasks(self) -> dict[str, dict[str, int]]:
-        """Counts by task and state."""
-        return {
-            name: {**survey.counts(), "executed": self.executed.get(name, 0)} for name, survey in self.surveys.items()
-        }
-
-    @property
-    def blocks(self) -> dict[str, dict[str, int]]:
-        """Counts by stage and state: the sum over the stage's passes."""
-        sums: dict[str, dict[str, int]] = {}
-        for name, counts in self.tasks.items():
-            stage = sums.setdefault(name.partition("/")[0], dict.fromkeys(counts, 0))
-            for state, count in counts.items():
-                stage[state] += count
-        return sums
 
 
 def dry_survey(folder: RunFolder, config: RunConfig, facts: Facts) -> Outcome:
@@ -170,9 +125,7 @@ class Run:
         state = "stopped"
         try:
             with Journal(self.folder.journals / f"{epoch:06d}-scheduler{SUFFIX}") as journal:
-                walk = _Walk(plan, ledger, receipts, journal, tracker, epoch, self._retry, outcome)
-                for tasks in _chains(plan):
-                    walk.run(tasks)
+                Walk(plan, ledger, receipts, journal, tracker, epoch, self._retry, outcome).run()
             state = "done" if outcome.complete else "failed"
             if outcome.complete:
                 publish(self.folder, plan)
@@ -194,110 +147,6 @@ def _status_of(task: Task) -> TaskStatus:
 def _versions() -> dict[str, str]:
     names = ("neurotile", "numpy", "numba", "torch", "daisy", "tensorstore", "zarr", "pyarrow")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _chains(plan: Plan) -> Iterable[list[Task]]:
-    """Tasks one by one; consecutive small ones of the cpu pool together."""
-    chain: list[Task] = []
-    for task in plan.tasks:
-        if task.stage.pool == "cpu" and task.sweep.grid.count <= plan.config.workers.cpu.count:
-            chain.append(task)
-            continue
-        if chain:
-            yield chain
-            chain = []
-        yield [task]
-    if chain:
-        yield chain
-
-
-@dataclass
-class _Walk:
-    """The state of one walk over the tasks."""
-
-    plan: Plan
-    ledger: Ledger
-    receipts: Receipts
-    journal: Journal
-    tracker: Tracker
-    epoch: int
-    retry: bool
-    outcome: Outcome
-
-    def run(self, tasks: list[Task]) -> None:
-        """One task, or a chain of small ones that share one process."""
-        for number, task in enumerate(tasks):
-            task.stage.prepare()
-            self.receipts.refresh()
-            found = self.ledger.survey(task, again=self.retry)
-            self.tracker.begin(found)
-            if self._untried(found):
-                for later in tasks[number + 1 :]:
-                    later.stage.prepare()
-                executor = self._executor(chained=len(tasks) > 1)
-                job = self._job(found, tasks[number:])
-                beat = partial(self.tracker.beat, found, self.receipts, self.epoch)
-                executor.run(job, beat)
-                if READ_AHEAD in job.environment and (lost := self.ledger.settle(task, self.epoch).ready):
-                    # They died with a worker that held another block as well: each gets a worker to itself.
-                    alone = {name: value for name, value in job.environment.items() if name != READ_AHEAD}
-                    executor.run(replace(job, ready=lost, environment=alone, logs=job.logs / "alone"), beat)
-            self._end(task)
-
-    def _untried(self, found: Survey) -> bool:
-        """Whether a ready block has not failed in this run already (a chain may have come by before)."""
-        failures = dict(self.receipts.failures(found.task.name))
-        return any(i not in failures or failures[i].epoch != self.epoch for i in found.ready)
-
-    def _end(self, task: Task) -> None:
-        for index in self.ledger.settle(task, self.epoch).ready:
-            self._record_lost(task, index)
-        settled = self.ledger.settle(task, self.epoch)
-        self.outcome.surveys[task.name] = settled
-        self.outcome.executed[task.name] = sum(r.epoch == self.epoch for _, r in self.receipts.held(task.name))
-        self.tracker.end(settled)
-
-    def _record_lost(self, task: Task, index: Index) -> None:
-        """A block that was handed out and left neither receipt nor failure: it took its workers with it."""
-        work = TaskWork(task, self.receipts, self.tracker.folder)
-        what = "the worker died in this block, every time it was tried; its output stands in logs/"
-        failure = Failure(self.epoch, "WorkerDied", what, True, "", work.identity(index).key)
-        self.journal.append(failed_record(work.ref(index), failure))
-
-    # ---- execution ---------------------------------------------------------------------------------------------
-    def _executor(self, *, chained: bool) -> Executor:
-        if self.plan.config.workers.executor == "serial":
-            return SerialExecutor()
-        return SingleExecutor() if chained else DaisyExecutor()
-
-    def _job(self, found: Survey, tasks: list[Task]) -> Job:
-        task = tasks[0]
-        pool = self.plan.pool(task)
-        threads = self.plan.config.predict.threads if task.stage.pool == "gpu" else 1
-        argv = worker_argv(self.tracker.folder.root.absolute(), [t.name for t in tasks])
-        environment = worker_environment(threads=threads, epoch=self.epoch)
-        if len(found.ready) >= READ_AHEAD_FROM * pool.count:
-            environment[READ_AHEAD] = "1"
-        if self.retry:
-            environment["NEUROTILE_RETRY"] = "1"
-        return Job(
-            task=task.name,
-            grid=task.sweep.grid.shape,
-            ready=found.ready,
-            in_process=lambda claims: self._in_process(task, claims),
-            argv=argv,
-            environment=environment,
-            logs=self.tracker.folder.logs / f"{self.epoch:06d}" / task.name,
-            workers=pool.count,
-            timeout_s=pool.timeout_s,
-            deaths_allowed=pool.retries,
-        )
-
-    def _in_process(self, task: Task, claims: Callable[[], Claim | None]) -> None:
-        work = TaskWork(task, self.receipts, self.tracker.folder)
-        work.check_device(mixed=self.plan.config.predict.mixed_devices)
-        retries = self.plan.config.workers.cpu.retries
-        BlockLoop(work, self.journal, epoch=self.epoch, retries=retries).run(claims, read_ahead=False)
 
 
 # ---- products --------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from pipeline.ops.edges import CHANNEL_SHIFT
 from pipeline.ops.objects import Objects
 from pipeline.ops.sweep import Point, best
 from pipeline.ops.thresholds import FULL_SCALE
+from pipeline.outcome import Outcome
 from pipeline.pages import table, text
-from pipeline.run import Outcome
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.evaluate import TOTAL
 from pipeline.stages.relabel import Relabel

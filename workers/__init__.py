@@ -8,4 +8,6 @@ fence      one run at a time on a directory, and no worker of an earlier one lef
 loop       one worker: acquire, read, compute, write, receipt; with read-ahead
 executors  who hands out the blocks: serial (in this process) or daisy (worker processes)
 launch     how a worker process is started: argv and environment as data
+seat       a worker that takes one order after the other, and the wire over which it gets them
+crew       the workers that outlive a task
 """

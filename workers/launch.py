@@ -20,7 +20,7 @@ _PARENT = "NEUROTILE_PARENT"
 
 
 def worker_argv(run: Path, tasks: Sequence[str]) -> tuple[str, ...]:
-    """The command of a worker for one task, or for a chain of small ones."""
+    """The command of a worker for one task, for a chain of small ones, or for whatever it will be told to do."""
     return (str(Path(sys.executable).with_name("neurotile")), "worker", str(run), *tasks)
 
 
@@ -40,7 +40,7 @@ def worker_environment(*, threads: int, epoch: int) -> dict[str, str]:
 
 def run_worker(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> None:
     """Start a worker and wait for its end; an abnormal end is an error for the caller to count."""
-    with _log_file(log) as output:
+    with open_log(log) as output:
         process = subprocess.Popen(
             argv, env={**os.environ, **environment, **parent()}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
@@ -55,8 +55,8 @@ def parent() -> dict[str, str]:
     return {_PARENT: str(os.getpid())}
 
 
-def _log_file(log: Path) -> IO[bytes]:
-    """The worker's log; nowhere if the disk is full, which must not keep a worker from starting."""
+def open_log(log: Path) -> IO[bytes]:
+    """A worker's log; nowhere if the disk is full, which must not keep a worker from starting."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         return log.open("ab")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import resource
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from workers.block import BlockRef, Index
 from workers.errors import Fenced, Retryable
 from workers.journal import Journal
 from workers.receipts import SCHEMA, Failure, failed_record, retract_record
+from workers.watchdog import peak_bytes
 
 PASSING_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOMEM}
 
@@ -194,7 +194,7 @@ class BlockLoop:
                 "digest": "masked" if masked else combined_digest(parts),
                 "summary": dict(summary),
                 "seconds": round(time.monotonic() - attempt.began, 4),
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "peak_mb": peak_bytes() >> 20,
             }
         )
 

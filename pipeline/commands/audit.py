@@ -17,7 +17,8 @@ from pipeline.commands.exit_codes import EXIT_DONE, EXIT_FAILED_BLOCKS
 from pipeline.commands.terminal import print_json
 from pipeline.errors import ConfigError
 from pipeline.geometry import AXES, Box
-from pipeline.run import Outcome, dry_survey
+from pipeline.outcome import Outcome
+from pipeline.run import dry_survey
 from pipeline.rundir import RunFolder
 from pipeline.work import recorded_config
 

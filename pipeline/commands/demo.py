@@ -14,8 +14,8 @@ from pipeline.config import RunConfig, parse
 from pipeline.digests import sha256_of
 from pipeline.errors import ConfigError
 from pipeline.geometry import Index
+from pipeline.outcome import Outcome
 from pipeline.report import scores
-from pipeline.run import Outcome
 from pipeline.rundir import RunFolder
 from pipeline.stages.code_source import NEAREST_CHANNELS, CodeSource
 from pipeline.stages.relabel import Relabel

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.commands.exit_codes import EXIT_DONE, EXIT_FAILED_BLOCKS
+from pipeline.outcome import Outcome
 from pipeline.report import scores
-from pipeline.run import Outcome
 
 SHOWN_FAILURES = 10
 

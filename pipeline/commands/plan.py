@@ -14,9 +14,10 @@ from pipeline.commands.terminal import print_json
 from pipeline.config import RunConfig, load
 from pipeline.errors import ConfigError
 from pipeline.facts import resolve
+from pipeline.outcome import Outcome
 from pipeline.pages import duration
 from pipeline.plan import Plan, Task, build, refuse_what_cannot_work
-from pipeline.run import Outcome, dry_survey
+from pipeline.run import dry_survey
 from pipeline.rundir import RunFolder
 from pipeline.stages.predict import Predict
 from pipeline.work import recorded_config

@@ -1,7 +1,8 @@
 """`neurotile worker RUN STAGE`: do blocks of one task; the command that schedulers start and people reproduce with.
 
 Three ways to get blocks: from daisy (its address in the environment), all that are ready of one or more tasks (for
-chains of small tasks), or the ones named with --block, in the foreground, as a run of its own.
+chains of small tasks), or the ones named with --block, in the foreground, as a run of its own. Without a task it is a
+member of a crew: it takes orders, each for one of the first two ways, until it is ended (see `workers.seat`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,22 +23,25 @@ from pipeline.commands.exit_codes import EXIT_DONE, EXIT_FAILED_BLOCKS
 from pipeline.errors import ConfigError, OutOfMemory
 from pipeline.plan import Plan, Task
 from pipeline.rundir import RunFolder
+from pipeline.walk import READ_AHEAD, RETRY
 from pipeline.work import Ledger, TaskWork, load_plan
 from workers.block import Index, parse_index
-from workers.executors.daisy_executor import BLOCKS_IN_HAND, FROM_DAISY, claims_from_daisy
+from workers.executors.daisy_executor import BLOCKS_IN_HAND, claims_from_daisy
+from workers.executors.spawner import FROM_DAISY
 from workers.fence import Fence
 from workers.journal import SUFFIX, Journal
 from workers.launch import die_with_parent
 from workers.loop import BlockLoop, Claim
 from workers.receipts import Failure, Receipts, failed_record
-from workers.watchdog import watch
+from workers.seat import SEAT, serve
+from workers.watchdog import reset_peak, watch
 
 EXIT_TERMINATED = 143
 
 
 def worker(
     run: Annotated[Path, Parameter(help="run directory")],
-    stage: Annotated[str, Parameter(help="task, `stage/pass`; the stage alone if it has one pass")],
+    stage: Annotated[str, Parameter(help="task, `stage/pass`; the stage alone if it has one pass")] = "",
     /,
     *then: Annotated[str, Parameter(help="further tasks, one after the other")],
     block: Annotated[list[str], Parameter(help="do these blocks, in the foreground: `--block 1.0.2`")] = [],  # noqa: B006
@@ -48,19 +52,16 @@ def worker(
         return _by_hand(folder, stage, [_index(label) for label in block])
     die_with_parent()
     epoch = os.environ.get("NEUROTILE_EPOCH")
-    if epoch is None:
+    if epoch is None or not (stage or SEAT in os.environ):
         raise ConfigError(
             "this command is started by a run", way_out="by hand, name blocks: neurotile worker RUN STAGE --block 0.0.0"
         )
     member = _Member(folder, int(epoch))
     signal.signal(signal.SIGTERM, member.on_terminate)
-    if FROM_DAISY in os.environ:
-        depth = BLOCKS_IN_HAND if member.read_ahead else 1
-        member.do(member.plan.task(stage), lambda: claims_from_daisy(depth))
-    else:
-        member.do_chain([stage, *then])
-    member.journal.close()
-    os._exit(EXIT_TERMINATED if member.terminated else EXIT_DONE)  # daisy's threads cannot be joined
+    if SEAT in os.environ:
+        serve(int(os.environ[SEAT]), lambda order: member.work_on(order.tasks))
+    member.work_on([stage, *then])
+    os._exit(EXIT_DONE)  # daisy's threads cannot be joined
 
 
 class _Member:
@@ -72,19 +73,31 @@ class _Member:
         self.fence = Fence(folder.fence)
         self.fence.join(epoch)
         self.receipts = Receipts(folder.journals)
-        self.plan: Plan = load_plan(folder, self.receipts)
         name = f"{epoch:06d}-{socket.gethostname()}-{os.getpid()}{SUFFIX}"
         self.journal = Journal(folder.journals / name)
         self.terminated = False
-        self.read_ahead = os.environ.get("NEUROTILE_READ_AHEAD") == "1"
         self.loop: BlockLoop | None = None
         self._watched = False
 
-    def do(self, task: Task, connect: Callable[[], Callable[[], Claim | None]]) -> None:
+    def work_on(self, names: Sequence[str]) -> None:
+        """Do what the environment says: blocks that daisy hands out, or all that are ready."""
+        self.receipts.refresh()
+        plan = load_plan(self.folder, self.receipts)  # anew for every order: stages keep what they have loaded
+        reset_peak()
+        if FROM_DAISY in os.environ:
+            depth = BLOCKS_IN_HAND if _read_ahead() else 1
+            self._do(plan, plan.task(names[0]), lambda: claims_from_daisy(depth))
+        else:
+            self._do_chain(plan, names)
+        self.loop = None
+        if self.terminated:
+            os._exit(EXIT_TERMINATED)
+
+    def _do(self, plan: Plan, task: Task, connect: Callable[[], Callable[[], Claim | None]]) -> None:
         """Work through the blocks that are handed out; connects only when it could compute them."""
-        pool = self.plan.pool(task)
+        pool = plan.pool(task)
         work = TaskWork(task, self.receipts, self.folder)
-        work.check_device(mixed=self.plan.config.predict.mixed_devices)
+        work.check_device(mixed=plan.config.predict.mixed_devices)
         self.loop = BlockLoop(
             work,
             self.journal,
@@ -99,18 +112,18 @@ class _Member:
                 limit_bytes=int(pool.memory_gb * 1e9),
                 on_memory=self._on_memory,
             )
-        self.loop.run(connect(), read_ahead=self.read_ahead)
+        self.loop.run(connect(), read_ahead=_read_ahead())
 
-    def do_chain(self, names: Iterable[str]) -> None:
+    def _do_chain(self, plan: Plan, names: Iterable[str]) -> None:
         """All ready blocks of some tasks, in order."""
-        again = os.environ.get("NEUROTILE_RETRY") == "1"
-        ledger = Ledger(self.plan, self.receipts, self.folder)
-        wanted = {self.plan.task(name).name for name in names}
-        for task in self.plan.tasks:
+        again = os.environ.get(RETRY) == "1"
+        ledger = Ledger(plan, self.receipts, self.folder)
+        wanted = {plan.task(name).name for name in names}
+        for task in plan.tasks:
             self.receipts.refresh()
             found = ledger.survey(task, again=again)
             if task.name in wanted and found.ready:
-                self.do(task, partial(_claims, found.ready))
+                self._do(plan, task, partial(_claims, found.ready))
                 ledger.settle(task, self.epoch)
 
     def on_terminate(self, *_: object) -> None:
@@ -134,6 +147,10 @@ class _Member:
             key = work.identity(index).key
             failure = Failure(self.epoch, "OutOfMemory", str(error), True, "", key)
             self.journal.append(failed_record(work.ref(index), failure))
+
+
+def _read_ahead() -> bool:
+    return os.environ.get(READ_AHEAD) == "1"
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""daisy 2 hands out the blocks; every worker is a command of its own.
+"""daisy 2 hands out the blocks; every worker is a process that outlives the task, or a command of its own.
 
 What daisy is trusted with: the queue, the workers' lives, timeouts, and handing a dead worker's block out again. What
 it is not: its own tracking (it knows only the layout, is not synced and has no lock), so it is switched off and the
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,20 +21,15 @@ import numpy as np
 from workers.block import Index
 from workers.errors import Poison
 from workers.executors.job import Job
-from workers.launch import run_worker
+from workers.executors.spawner import FIRST_CLAIM, Spawner, false_starts, hopeless
 
 LOOPBACK = "127.0.0.1"
 BLOCKS_IN_HAND = 3  # with reading ahead: one is read, one computed, one written
-ENOUGH_FALSE_STARTS = 4
-HOLD_S = 3.0
 PULSE_S = 0.5
-FROM_DAISY = "NEUROTILE_BLOCKS_FROM_DAISY"
-_FALSE_STARTS = "false-starts"
-_FIRST_CLAIM = "NEUROTILE_FIRST_CLAIM"
 
 
 class DaisyExecutor:
-    """Runs a job's command in as many worker processes as the job asks for."""
+    """Runs a job in as many worker processes as it asks for."""
 
     def run(self, job: Job, tick: Callable[[], None]) -> None:
         """Run a job."""
@@ -52,7 +46,7 @@ class DaisyExecutor:
             Roi((0, 0, 0), job.grid),
             unit,
             unit,
-            process_function=_spawner(job),
+            process_function=Spawner(tuple(job.tasks), job.argv, dict(job.environment), job.logs, job.crew),
             read_write_conflict=False,
             fit="overhang",
             max_workers=workers,
@@ -80,36 +74,6 @@ def _skip_mask(job: Job) -> np.ndarray[Any, np.dtype[np.uint8]]:
     z, y, x = np.array(list(job.ready)).T
     mask[z, y, x] = 0
     return mask
-
-
-def _spawner(job: Job) -> Callable[[], None]:
-    argv, environment, logs = job.argv, dict(job.environment), job.logs
-
-    def spawn() -> None:
-        if hopeless(logs):
-            time.sleep(HOLD_S)  # daisy restarts workers so eagerly that it would not notice being stopped
-        claimed = logs / f"{os.getpid()}.claimed"
-        try:
-            run_worker(argv, {**environment, FROM_DAISY: "1", _FIRST_CLAIM: str(claimed)}, logs / f"{os.getpid()}.log")
-        except RuntimeError:
-            if not claimed.exists():
-                with (logs / _FALSE_STARTS).open("a") as file:
-                    file.write(f"{os.getpid()}.log\n")
-            raise
-        finally:
-            if claimed.exists():
-                (logs / _FALSE_STARTS).unlink(missing_ok=True)
-
-    return spawn
-
-
-def hopeless(logs: Path) -> bool:
-    """Whether so many workers have ended badly before they took a block that no further one will do better."""
-    marks = logs / _FALSE_STARTS
-    try:
-        return len(marks.read_text().split()) >= ENOUGH_FALSE_STARTS
-    except FileNotFoundError:
-        return False
 
 
 class _Pulse:
@@ -140,7 +104,7 @@ class _Pulse:
 
 
 def _cannot_start(job: Job) -> Poison:
-    log = job.logs / (job.logs / _FALSE_STARTS).read_text().split()[0]
+    log = false_starts(job.logs)[0]
     last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
     return Poison(
         f"the workers of {job.task} end before they take a block: {last[0]}",
@@ -210,6 +174,6 @@ def _claim_until_none(claims: SimpleQueue[DaisyClaim | BaseException | None]) ->
 
 
 def _mark_first_claim() -> None:
-    mark = os.environ.pop(_FIRST_CLAIM, None)
+    mark = os.environ.pop(FIRST_CLAIM, None)
     if mark is not None:
         Path(mark).touch()

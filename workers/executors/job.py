@@ -25,6 +25,8 @@ class Job:
     workers: int
     timeout_s: int
     deaths_allowed: int  # how often a block may take its worker with it
+    crew: tuple[str, ...] = ()  # workers that are there already (see `workers.crew`); a dead one is not replaced here
+    tasks: Sequence[str] = ()  # what they are told to do: this task, and for a chain those after it
 
 
 class Executor(Protocol):

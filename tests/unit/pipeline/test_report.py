@@ -18,10 +18,10 @@ from PIL import Image
 
 from models.spec import smooth_code_table
 from pipeline.config import parse
+from pipeline.outcome import Outcome
 from pipeline.plan import Plan, build
 from pipeline.progress import FailureStatus, Status, TaskStatus
 from pipeline.report import write_report
-from pipeline.run import Outcome
 from pipeline.rundir import RunFolder
 from pipeline.stages.predict import Predict
 from pipeline.stages.relabel import Relabel

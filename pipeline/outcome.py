@@ -1,0 +1,43 @@
+"""How a run ended: exact counts, by task and by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.plan import Plan
+from pipeline.progress import Status
+from pipeline.rundir import RunFolder
+from pipeline.work import Survey
+
+
+@dataclass
+class Outcome:
+    """How a run ended: exact counts by task."""
+
+    folder: RunFolder
+    plan: Plan
+    surveys: dict[str, Survey] = field(default_factory=dict)
+    executed: dict[str, int] = field(default_factory=dict)
+    status: Status | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done or masked."""
+        return all(len(s.current) == s.total for s in self.surveys.values())
+
+    @property
+    def tasks(self) -> dict[str, dict[str, int]]:
+        """Counts by task and state."""
+        return {
+            name: {**survey.counts(), "executed": self.executed.get(name, 0)} for name, survey in self.surveys.items()
+        }
+
+    @property
+    def blocks(self) -> dict[str, dict[str, int]]:
+        """Counts by stage and state: the sum over the stage's passes."""
+        sums: dict[str, dict[str, int]] = {}
+        for name, counts in self.tasks.items():
+            stage = sums.setdefault(name.partition("/")[0], dict.fromkeys(counts, 0))
+            for state, count in counts.items():
+                stage[state] += count
+        return sums
