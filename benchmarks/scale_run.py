@@ -3,7 +3,7 @@
     python benchmarks/scale_run.py --shape 512,2048,2048 --folder scale     # 2.1 gigavoxels
 
 Memory must be flat: a worker's peak depends on its block and level, not on the volume. So the same script on a smaller
-shape shows the same peaks at the same levels. Samples of resident memory are taken every quarter of a second.
+shape shows the same peaks at the same levels.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
-import psutil
+from workers.block import BlockRef
+from workers.receipts import Receipts
 
 NEUROTILE = str(Path(sys.executable).with_name("neurotile"))
 CONFIG = """
@@ -50,21 +50,17 @@ memory_gb = 8.0
 """
 
 
-class Watch(threading.Thread):
-    """Peak resident memory of workers, by task."""
+class Cost(NamedTuple):
+    """What the blocks of a task took."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(daemon=True)
-        self.root, self.over = str(root.absolute()), threading.Event()
-        self.peaks: dict[str, int] = defaultdict(int)
+    seconds: float  # of workers: with one thread each, about core seconds
+    peak_mb: int  # of the worker that needed most
 
-    def run(self) -> None:
-        while not self.over.wait(0.25):
-            for process in psutil.process_iter(["cmdline", "memory_info"]):
-                words = process.info["cmdline"] or []
-                if "worker" in words and self.root in words and process.info["memory_info"]:
-                    task = words[words.index(self.root) + 1]
-                    self.peaks[task] = max(self.peaks[task], process.info["memory_info"].rss)
+
+def cost(receipts: Receipts, task: str) -> Cost:
+    """From the receipts of a task; a worker's peak is reset when it begins a task."""
+    records = [receipts.record(BlockRef(task, index)) for index, _ in receipts.held(task)]
+    return Cost(sum(r["seconds"] for r in records), max((r["peak_mb"] for r in records), default=0))
 
 
 def stored(folder: Path) -> tuple[int, int]:
@@ -85,13 +81,10 @@ def main() -> None:
     shape, block = ([int(n) for n in text.split(",")] for text in (args.shape, args.block))
     config, out = args.folder / "scale.toml", args.folder / "run"
     config.write_text(CONFIG.format(shape=shape, block=block, size_vx=args.size_vx, workers=args.workers))
-    watch = Watch(out)
-    watch.start()
     begin = time.perf_counter()
     command = [NEUROTILE, "run", str(config.absolute()), "--out", str(out.absolute()), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     seconds = time.perf_counter() - begin
-    watch.over.set()
     told = json.loads(done.stdout)
     voxels = shape[0] * shape[1] * shape[2]
     total, files = stored(out)
@@ -100,10 +93,11 @@ def main() -> None:
     print(f"{total / voxels:.2f} bytes a voxel, {files:,} files")
     print(f"scores: {told.get('scores')}")
     status = json.loads((out / "status.json").read_text())
-    print("| task | blocks | s | peak MB of a worker |\n|---|---|---|---|")
+    receipts = Receipts(out / "journals")
+    print("| task | blocks | s | worker s | peak MB of a worker |\n|---|---|---|---|---|")
     for task in status["tasks"]:
-        peak = watch.peaks.get(task["task"], 0) / 1e6
-        print(f"| {task['task']} | {task['total']} | {task['seconds']:.1f} | {peak:.0f} |")
+        seconds, peak_mb = cost(receipts, task["task"])
+        print(f"| {task['task']} | {task['total']} | {task['seconds']:.1f} | {seconds:.0f} | {peak_mb} |")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ WATERSHED = """
 [fragments]
 low = 0.2
 high = 0.98
+size_vx = 100
 [relabel]
-threshold = 0.5
+threshold = 0.2
 """
 MUTEX = """
 [fragments]
@@ -49,17 +50,15 @@ halo = [4, 16, 16]
 [agglomerate]
 floor = 0.1
 [relabel]
-threshold = 0.5
+threshold = 0.2
 """
 CONFIG = """
 [affinities]
 path = "affinities.zarr"
 offsets = {offsets}
 voxel_size_nm = [30.0, 6.0, 6.0]
-[input]
-truth = "truth.zarr"
 [blocks]
-shape = [32, 128, 128]
+shape = [32, 256, 256]
 chunk = [32, 64, 64]
 [pyramid]
 levels = 0

@@ -95,8 +95,8 @@ class Contacts(TabularStage):
         return (self.fragments, self.fragments.codes)
 
     def content(self) -> dict[str, Any]:
-        """What codes mean, and the layer's extent, which numbers voxels in names."""
-        return self.graph.content()
+        """What codes mean, and the layer's extent, which numbers voxels in names; whatever else pairs carry."""
+        return {name: value for name, value in self.graph.content().items() if name != "histograms"}
 
     def passes(self) -> tuple[Pass, ...]:
         """One a level, up."""

@@ -37,6 +37,8 @@ def test_equal_hashes(
     assert again["sha256_affinities"] == told["sha256_affinities"]
     assert again["sha256"] == told["sha256"]
     assert (again["voi_split"], again["voi_merge"]) == (told["voi_split"], told["voi_merge"])
+    journals = len(list((tmp_path / "run" / "journals").iterdir()))  # one of the scheduler, one of every worker
+    assert journals == 1 if executor == "serial" else journals <= 1 + 2 * int(workers) + 1  # they outlive a task
 
 
 def test_the_hash_is_of_the_stored_labels(small_demo: tuple[Path, dict[str, Any]]) -> None:
