@@ -17,7 +17,14 @@ from pipeline.ops.scores import Score
 from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
+from pipeline.stages.tabular import (
+    EDGES_PER_FRAGMENT,
+    FRAGMENTS_PER_VOXEL,
+    Tables,
+    TabularStage,
+    faces_between,
+    faces_to_join,
+)
 from pipeline.tables import Table
 from workers.block import BlockRef
 from workers.errors import Poison
@@ -140,15 +147,16 @@ class Agglomerate(TabularStage):
         return EDGE_BYTES + (HISTOGRAM_BYTES if self.site.config.agglomerate.score == "quantile" else 0)
 
     def memory_bytes(self, sweep: str) -> int:
-        """By voxels at level 0; above, by the surface of the children."""
-        box = self.box(sweep, (0, 0, 0))
-        if _level(sweep) == 0:
-            return int(self._edge_bytes * EDGES_PER_FRAGMENT * FRAGMENTS_PER_VOXEL * box.voxels)
-        return int(self._edge_bytes * EDGES_PER_SURFACE_VOXEL * 2 * surface(box.shape))
+        """By voxels at level 0; above, by the faces of the children."""
+        level = _level(sweep)
+        if level == 0:
+            voxels = self.box(sweep, (0, 0, 0)).voxels
+            return int(self._edge_bytes * EDGES_PER_FRAGMENT * FRAGMENTS_PER_VOXEL * voxels)
+        return int(self._edge_bytes * EDGES_PER_SURFACE_VOXEL * faces_to_join(self.grids[level - 1]))
 
     def stored_bytes(self) -> int:
         """What every chunk hands up, and the merge tree."""
-        rows = EDGES_PER_SURFACE_VOXEL * sum(g.count * surface(g.block_box((0, 0, 0)).shape) for g in self.grids)
+        rows = EDGES_PER_SURFACE_VOXEL * sum(faces_between(grid) for grid in self.grids)
         return int(STORED_EDGE_BYTES * rows + 24 * FRAGMENTS_PER_VOXEL * self.site.layer.roi.voxels)
 
     def _part(self, stage: TabularStage, sweep: str, inner: str, index: Index) -> Part:

@@ -24,7 +24,14 @@ from pipeline.ops.region_graph import Place
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
+from pipeline.stages.tabular import (
+    EDGES_PER_FRAGMENT,
+    FRAGMENTS_PER_VOXEL,
+    Tables,
+    TabularStage,
+    faces_between,
+    faces_to_join,
+)
 from pipeline.tables import Table
 from workers.block import BlockRef
 
@@ -152,18 +159,19 @@ class Contacts(TabularStage):
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:
-        """By voxels at level 0, by the surface of the children above."""
-        box = self.box(sweep, (0, 0, 0))
-        if _level(sweep) == 0:
-            return int(box.voxels * (VOXEL_BYTES + CONTACT_BYTES * FRAGMENTS_PER_VOXEL * EDGES_PER_FRAGMENT))
-        return SHELL_BYTES * 2 * surface(box.shape)
+        """By voxels at level 0, by the faces of the children above."""
+        level = _level(sweep)
+        if level == 0:
+            voxels = self.box(sweep, (0, 0, 0)).voxels
+            return int(voxels * (VOXEL_BYTES + CONTACT_BYTES * FRAGMENTS_PER_VOXEL * EDGES_PER_FRAGMENT))
+        return SHELL_BYTES * faces_to_join(self.grids[level - 1])
 
     def stored_bytes(self) -> int:
         """Contacts with their adjacent pairs, and what every level hands up."""
         if not self.active:
             return 0
         rows = FRAGMENTS_PER_VOXEL * EDGES_PER_FRAGMENT * self.site.layer.roi.voxels
-        shells = sum(grid.count * surface(grid.block_box((0, 0, 0)).shape) for grid in self.grids)
+        shells = sum(faces_between(grid) for grid in self.grids)
         return int(STORED_CONTACT_BYTES * rows + STORED_SHELL_BYTES * shells)
 
 

@@ -24,7 +24,7 @@ from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import absolute_codes, percentile_codes
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import Tables, Work, surface
+from pipeline.stages.tabular import Tables, Work, faces_between, faces_to_join, surface
 from pipeline.tables import Table
 from workers.block import BlockRef
 
@@ -250,7 +250,7 @@ class Fragments(FragmentSource):
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:
-        """By voxels at level 0, by the surface of the children above."""
+        """By voxels at level 0, by the faces of the children above."""
         if sweep == "thresholds":
             return 1 << 20
         level = self._level(sweep)[1]
@@ -258,13 +258,13 @@ class Fragments(FragmentSource):
         if sweep == "up0":
             return BLOCK_BYTES + (CUT_BYTES + LINK_BYTES * linked) * box.grow(HALO).voxels
         names = NAME_BYTES * box.voxels if level == 0 else 0
-        # eight children have at most twice their parent's surface
-        return BLOCK_BYTES + names + (LINKED_JOIN_BYTES if linked else JOIN_BYTES) * 2 * surface(box.shape)
+        joined = faces_to_join(self.grids[level - 1]) if level else 2 * surface(box.shape)
+        return BLOCK_BYTES + names + (LINKED_JOIN_BYTES if linked else JOIN_BYTES) * joined
 
     def stored_bytes(self) -> int:
         """Labels, what pieces take in tables, and for every level what its surface does."""
         voxels, linked = self.site.layer.roi.voxels, self._rules.size_vx > 0
-        surfaces = sum(grid.count * surface(grid.block_box(ONLY).shape) for grid in self.grids)
+        surfaces = sum(faces_between(grid) for grid in self.grids)
         pieces = (PIECE_BYTES + PENDING_BYTES * linked) * PIECES_PER_VOXEL * voxels
         return int(8 * voxels + pieces + (LINKED_SLAB_BYTES if linked else SLAB_BYTES) * surfaces)
 

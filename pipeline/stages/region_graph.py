@@ -18,7 +18,7 @@ from pipeline.ops.region_graph import Place, contacts, lasting, nodes
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, surface
+from pipeline.stages.tabular import EDGES_PER_FRAGMENT, FRAGMENTS_PER_VOXEL, Tables, TabularStage, faces_between
 from pipeline.tables import Table
 from workers.block import BlockRef
 
@@ -150,7 +150,7 @@ class RegionGraph(TabularStage):
     def stored_bytes(self) -> int:
         """Edges and nodes; those cut by block faces count twice."""
         rows = FRAGMENTS_PER_VOXEL * EDGES_PER_FRAGMENT * self.site.layer.roi.voxels
-        cut = self.grids[0].count * surface(self.box("blocks", (0, 0, 0)).shape) // 2
+        cut = faces_between(self.grids[0]) // 2
         return int(STORED_ROW_BYTES * (rows + cut))
 
     def _before(self, index: Index) -> Iterable[tuple[int, Index]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Box, Index, parent_index
+from pipeline.geometry import Box, Grid, Index, parent_index
 from pipeline.ops.merge_tree import Merges, Renames, cut, kept, unchanged
 from pipeline.ops.objects import Objects, largest, list_objects
 from pipeline.ops.relabel import rename
@@ -24,7 +24,7 @@ from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.stages.agglomerate import EDGES_PER_SURFACE_VOXEL, Agglomerate
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work, surface
+from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work, faces_between, faces_to_join
 from pipeline.tables import Table
 from pipeline.volumes import Volume
 from workers.block import BlockRef
@@ -175,16 +175,15 @@ class Relabel(TabularStage):
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:
-        """By the surface of the children, whose clusters meet in a chunk; at level 0 by voxels, and the parent's."""
-        shape = self.box(sweep, ONLY).shape
+        """By the faces of the children, whose clusters meet in a chunk; at level 0 by voxels, and the parent's."""
         if sweep != BLOCKS:
-            return _surface_bytes(shape)
-        parents = _surface_bytes(self.grids[1].block_box(ONLY).shape) if len(self.grids) > 1 else 0
+            return _joined_bytes(self.grids[_level(sweep) - 1])
+        parents = _joined_bytes(self.grids[0]) if len(self.grids) > 1 else 0
         return int((VOXEL_BYTES + NAME_BYTES * FRAGMENTS_PER_VOXEL) * self.box(sweep, ONLY).voxels) + parents
 
     def stored_bytes(self) -> int:
         """Labels, and the table of every chunk."""
-        names = EDGES_PER_SURFACE_VOXEL * sum(g.count * surface(g.block_box(ONLY).shape) for g in self.grids[1:])
+        names = EDGES_PER_SURFACE_VOXEL * sum(faces_between(grid) for grid in self.grids)
         return int((8 + 16 * FRAGMENTS_PER_VOXEL) * self.site.layer.roi.voxels + 16 * names)
 
 
@@ -196,6 +195,6 @@ def _above(sweep: str) -> str:
     return f"down{_level(sweep) + 1}"
 
 
-def _surface_bytes(shape: Index) -> int:
-    """Names that meet in a chunk of this shape; its eight children have at most twice its surface."""
-    return int(NAME_BYTES * EDGES_PER_SURFACE_VOXEL * 2 * surface(shape))
+def _joined_bytes(finer: Grid) -> int:
+    """Names that meet in a chunk whose children are blocks of this grid."""
+    return int(NAME_BYTES * EDGES_PER_SURFACE_VOXEL * faces_to_join(finer))

@@ -108,3 +108,19 @@ def surface(shape: Index) -> int:
     """Voxels on the six faces of a block."""
     z, y, x = shape
     return 2 * (z * y + y * x + z * x)
+
+
+def faces_between(grid: Grid) -> int:
+    """Voxels on the faces between the blocks of a grid, counted on both sides."""
+    return sum(2 * (n - 1) * (grid.box.voxels // e) for n, e in zip(grid.shape, grid.box.shape, strict=True))
+
+
+def faces_to_join(finer: Grid) -> int:
+    """Voxels on the faces of the children of one block, of the next level, that another block of theirs lies behind."""
+    parent = finer.coarser()
+    box = parent.block_box((0, 0, 0))
+    total = 0
+    for along, blocks, inside in zip(box.shape, parent.shape, finer.block, strict=True):
+        children = -(-along // inside)
+        total += (2 * (children - 1) + min(2, blocks - 1)) * (box.voxels // along)
+    return total

@@ -67,7 +67,8 @@ def test_one_process_takes_one_order_after_the_other(crew: Crew, tmp_path: Path)
 def test_a_busy_seat_is_left_alone(crew: Crew, tmp_path: Path) -> None:
     names = crew.fill(2)
     busy, other = engage(names), engage(names)
-    assert busy is not None and other is not None
+    assert busy is not None
+    assert other is not None
     assert engage(names) is None
     busy.leave()
     again = engage(names)  # it gave its customer up, without an order, and listens again
