@@ -30,6 +30,11 @@ class Architecture:
     crop: Index = (0, 0, 0)
 
     @property
+    def norm(self) -> str:
+        """Whose statistics normalise."""
+        return NORMS[self.name]
+
+    @property
     def divisor(self) -> int:
         """What y and x of a patch must divide by: every scale but the first halves them."""
         return 1 << (len(self.widths) - 1)

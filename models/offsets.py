@@ -32,6 +32,13 @@ METRIC = NEAREST + REPULSIVE
 
 def ends(shape: Sequence[int], offset: Index) -> tuple[Slices, Slices]:
     """The voxels i whose partner i + offset lies in the array, and the partners; both empty if there are none."""
-    here = tuple(slice(max(0, -o), max(0, -o, min(n, n - o))) for o, n in zip(offset, shape, strict=True))
-    there = tuple(slice(s.start + o, s.stop + o) if s.stop > s.start else slice(0, 0) for o, s in zip(offset, here, strict=True))
+    spans = [_span(n, o) for n, o in zip(shape, offset, strict=True)]
+    here = tuple(slice(begin, end) for begin, end in spans)
+    there = tuple(slice(begin + o, end + o) for (begin, end), o in zip(spans, offset, strict=True))
     return here, there
+
+
+def _span(extent: int, offset: int) -> tuple[int, int]:
+    """Where along one axis a voxel has its partner."""
+    begin = min(extent, max(0, -offset))
+    return begin, max(begin, min(extent, extent - offset))

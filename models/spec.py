@@ -175,7 +175,9 @@ def from_json(data: Mapping[str, Any]) -> WeightsSpec:
                 "delta": None if data.get("delta") is None else float(data["delta"]),
             }
         )
-    except (TypeError, AttributeError) as error:
+    except WeightsInvalid:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:
         raise WeightsInvalid(f"the spec holds a value of the wrong kind: {error}") from None
 
 
