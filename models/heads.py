@@ -21,8 +21,8 @@ class Heads(nn.ModuleDict):
     """A convolution for every head, all of one kernel."""
 
     def __init__(self, channels: int, heads: Mapping[str, int], kernel: Index, crop: Index) -> None:
-        same = tuple(extent // 2 for extent in kernel)
-        super().__init__({name: nn.Conv3d(channels, count, kernel, padding=same) for name, count in heads.items()})
+        z, y, x = (extent // 2 for extent in kernel)
+        super().__init__({name: nn.Conv3d(channels, count, kernel, padding=(z, y, x)) for name, count in heads.items()})
         self.crop = crop
         if "embedding" in heads:
             self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.embedding_loss import EmbeddingLoss, background_loss, embedding_loss
+from models.engine import deterministic
 from models.label_parts import find_parts
 
 # Seven voxels, two dimensions: part 1 has three voxels, parts 2 and 3 one each; two voxels are of no part.
@@ -120,6 +121,17 @@ def test_it_is_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         mixed = embedding_loss(vectors[None], parts[None], [objects])
     assert torch.equal(torch.stack(mixed), torch.stack(exact))
+
+
+def test_training_with_it_is_reproducible():
+    def gradient() -> Tensor:
+        vectors, parts, objects = crop(6)
+        vectors = vectors[None].requires_grad_()
+        embedding_loss(vectors, parts[None], [objects]).total.backward()
+        return vectors.grad
+
+    with deterministic():  # which refuses what is not
+        assert torch.equal(gradient(), gradient())
 
 
 def test_the_backgrounds_loss_is_plain_cross_entropy():
