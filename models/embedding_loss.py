@@ -48,12 +48,11 @@ def embedding_loss(
 
     `objects` has one tensor a patch: `objects[b][c - 1]` is the object of part c. Its length is C.
     """
-    with torch.autocast(embedding_BDZYX.device.type, enabled=False):
-        terms = [
-            _of_patch(vectors.flatten(1), parts.flatten(), owners, delta)
-            for vectors, parts, owners in zip(embedding_BDZYX.to(torch.float32), parts_BZYX, objects, strict=True)
-        ]
-        internal, external, regularisation = (torch.stack(values).mean() for values in zip(*terms, strict=True))
+    terms = [
+        _of_patch(vectors.flatten(1), parts.flatten(), owners, delta)
+        for vectors, parts, owners in zip(embedding_BDZYX.to(torch.float32), parts_BZYX, objects, strict=True)
+    ]
+    internal, external, regularisation = (torch.stack(values).mean() for values in zip(*terms, strict=True))
     return EmbeddingLoss(internal, external, regularisation)
 
 
