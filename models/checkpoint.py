@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from models.errors import WeightsInvalid
-from models.rsunet import build
+from models.networks import build
 from models.spec import WeightsSpec, encoded, find, load_spec, read_verified
 
 

@@ -1,9 +1,9 @@
-"""RSUNet: the residual symmetric U-Net for anisotropic electron microscopy.
+"""RSUNet-L: the residual symmetric U-Net for anisotropic electron microscopy.
 
 1. A convolution of 1 x 5 x 5, then a residual module at full resolution; every further scale halves y and x (never z)
    by max pooling and runs its module at its own width.
 2. The way back: bilinear upsampling in the plane, a 1 x 1 x 1 convolution to the finer width, the skip added, a module.
-3. Normalisation, ReLU, and for every head a convolution of 1 x 5 x 5 with a bias; heads return logits.
+3. Normalisation, ReLU, and for every head (`models.heads`) a convolution of 1 x 5 x 5 with a bias.
 
 A residual module is four times (instance norm, ReLU, convolution of 3 x 3 x 3 without bias):
 h = C1(x); h = h + C3(C2(h)); y = C4(h). Instance norm keeps no running statistics: a patch's output depends on that
@@ -14,9 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from models.architecture import Index, read
+from models.heads import Heads
 
 IN_PLANE = (1, 5, 5)
 
@@ -61,9 +65,9 @@ def upsample_in_plane(x_BCZYX: Tensor) -> Tensor:
 
 
 class RSUNet(nn.Module):
-    """From one grey channel to named heads of logits."""
+    """From one grey channel to named heads."""
 
-    def __init__(self, widths: Sequence[int], heads: Mapping[str, int]) -> None:
+    def __init__(self, widths: Sequence[int], heads: Mapping[str, int], crop: Index = (0, 0, 0)) -> None:
         super().__init__()
         pairs = list(pairwise(widths))
         self.widths = tuple(widths)
@@ -74,13 +78,16 @@ class RSUNet(nn.Module):
         self.narrow = nn.ModuleList(nn.Conv3d(coarse, fine, 1, bias=False) for fine, coarse in pairs)
         self.decoders = nn.ModuleList(ResidualModule(fine, fine) for fine, _ in pairs)
         self.norm = nn.InstanceNorm3d(widths[0], affine=True)
-        self.heads = nn.ModuleDict(
-            {name: nn.Conv3d(widths[0], channels, IN_PLANE, padding=(0, 2, 2)) for name, channels in heads.items()}
-        )
-        self.apply(_initialise)
+        self.heads = Heads(widths[0], heads, IN_PLANE, crop)
+        self.apply(initialise)
 
     def forward(self, image_BCZYX: Tensor) -> dict[str, Tensor]:
-        """Logits of every head, at the extent of the image; y and x must divide by 2 ** (scales - 1)."""
+        """What every head says about the image less the crop; y and x must divide by 2 ** (scales - 1)."""
+        outputs: dict[str, Tensor] = self.heads(self.trunk(image_BCZYX))
+        return outputs
+
+    def trunk(self, image_BCZYX: Tensor) -> Tensor:
+        """Everything but the heads: what may be compiled and run in bfloat16."""
         h = self.encoders[0](self.entry(image_BCZYX))
         skips = []
         for encode in self.encoders[1:]:
@@ -88,11 +95,10 @@ class RSUNet(nn.Module):
             h = encode(functional.max_pool3d(h, (1, 2, 2)))
         for scale in reversed(range(len(skips))):
             h = self.decoders[scale](skips[scale] + upsample_in_plane(self.narrow[scale](h)))
-        h = functional.relu(self.norm(h), inplace=True)
-        return {name: head(h) for name, head in self.heads.items()}
+        return functional.relu(self.norm(h), inplace=True)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Kaiming-normal weights, biases 0."""
     if isinstance(module, nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -100,12 +106,10 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def build(architecture: Mapping[str, object]) -> RSUNet:
+def build(architecture: Mapping[str, Any]) -> RSUNet:
     """The network of an architecture as a weights' spec states it."""
-    widths, heads = architecture["widths"], architecture["heads"]
-    if not isinstance(widths, Sequence) or not isinstance(heads, Mapping):
-        raise TypeError(f"not an rsunet architecture: {dict(architecture)}")
-    return RSUNet([int(width) for width in widths], {str(name): int(count) for name, count in heads.items()})
+    stated = read(architecture)
+    return RSUNet(stated.widths, stated.heads, stated.crop)
 
 
 def parameters(network: nn.Module) -> int:

@@ -2,6 +2,25 @@
 
 `NAME.json` stands beside `NAME.safetensors` and holds this spec, with the SHA-256 of the safetensors file in it.
 Affinities are stored as uint8 codes; `code_table` gives the integer (0..65535) behind every code.
+
+`architecture` is what `models.networks` builds:
+
+    {"name": "rsunet", "widths": [16, 32, 64, 128], "heads": {"affinity": 12}}
+    {"name": "rsunet_p", "widths": [28, 36, 48, 64, 80], "heads": {"affinity": 12}, "norm": "running"}
+    {"name": "rsunet", "widths": [16, 32, 64, 128], "heads": {"embedding": 24, "background": 1}, "crop": [2, 16, 16]}
+
+`heads` gives every head its channels: either "affinity" (logits, one channel an offset; "background" may stand beside
+it) or "embedding" (vectors) with "background" (one logit). `crop` is what the network cuts off either side of z, y, x
+of its output; without it nothing. `norm` says what statistics normalise: "instance" (rsunet, may be left out) are the
+patch's own, "running" (rsunet_p) those of training: batch norm in eval mode. Neither sees what else is in a batch.
+
+`patch` is the network's input; `stride` is the step of its output, whose extent is `patch` less twice the `crop`.
+y and x of `patch` divide by 2 ** (scales - 1). `offsets` are the edges (z, y, x) that the weights know, the three
+nearest ones first. For an embedding they are the edges of the metric graph, and one key more, `delta`, says how far:
+the affinity of an edge whose ends are d apart (L1) is max((2 delta - d) / (2 delta), 0) ** 2.
+
+    {"architecture": ..., "offsets": [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [-2, 0, 0], ...], "delta": 1.5,
+     "voxel_size_nm": [29, 12, 12], "patch": [20, 128, 128], "stride": [8, 48, 48], ...}
 """
 
 from __future__ import annotations
@@ -11,9 +30,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from models.architecture import Architecture, read, require
 from models.errors import WeightsInvalid
 
 Index = tuple[int, int, int]
@@ -23,6 +44,7 @@ CODES = 256
 TOP = 65535  # the integer that stands for probability 1
 NEAREST: tuple[Index, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 NORMALISATIONS = ("u8/255",)
+OPTIONAL = {"delta"}  # keys that only some specs have
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -39,8 +61,8 @@ def smooth_code_table() -> tuple[int, ...]:
 class WeightsSpec:
     """The contract between a network, its training and everything that applies it."""
 
-    architecture: Mapping[str, Any]  # name, widths, heads (name -> channels)
-    offsets: tuple[Index, ...]  # of the channels of the head "affinity"; the first three are the nearest ones
+    architecture: Mapping[str, Any]  # as above; `network` is the same, read
+    offsets: tuple[Index, ...]  # of the edges that the weights know; the first three are the nearest ones
     voxel_size_nm: tuple[float, float, float]
     patch: Index
     stride: Index
@@ -49,6 +71,7 @@ class WeightsSpec:
     training: Mapping[str, Any] = field(default_factory=dict)  # provenance; decides nothing
     sha256: str = ""  # of the safetensors file
     format: int = FORMAT
+    delta: float | None = None  # of an embedding: half the distance at which affinity ends
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array is touched."""
@@ -58,74 +81,88 @@ class WeightsSpec:
         _check_code_table(self.code_table)
 
     @property
+    def network(self) -> Architecture:
+        """The architecture, read."""
+        return read(self.architecture)
+
+    @property
+    def output(self) -> Index:
+        """The extent of what the network says about one patch: the patch less the crop on either side."""
+        return self.network.output(self.patch)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as JSON: the hash of the weights, but not how they were trained."""
         return {name: value for name, value in self.to_json().items() if name != "training"}
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as plain JSON values."""
+        """The spec as plain JSON values; what does not apply is left out."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
-
-
-def _require(condition: bool, what: str) -> None:
-    if not condition:
-        raise WeightsInvalid(what)
+        return {name: value for name, value in plain.items() if name not in OPTIONAL or value is not None}
 
 
 def _check_kind(spec: WeightsSpec) -> None:
-    _require(spec.format == FORMAT, f"the spec has format {spec.format!r}; this version reads format {FORMAT}")
-    name = spec.architecture.get("name")
-    _require(name == "rsunet", f"the architecture is {name!r}; known: 'rsunet'")
-    _require(
+    require(spec.format == FORMAT, f"the spec has format {spec.format!r}; this version reads format {FORMAT}")
+    embeds = "embedding" in spec.network.heads
+    require(embeds or spec.delta is None, "the spec has a delta, but its network has no head 'embedding'")
+    require(
+        not embeds or (spec.delta is not None and 0 < spec.delta < inf),
+        f"an embedding needs a positive delta, not {spec.delta!r}",
+    )
+    require(
         spec.normalisation in NORMALISATIONS,
         f"the normalisation is {spec.normalisation!r}; known: {', '.join(NORMALISATIONS)}",
     )
     sizes = spec.voxel_size_nm
-    _require(len(sizes) == 3 and min(sizes) > 0, f"voxel_size_nm {list(sizes)} is not three positive lengths")
+    require(len(sizes) == 3 and min(sizes) > 0, f"voxel_size_nm {list(sizes)} is not three positive lengths")
 
 
 def _check_offsets(spec: WeightsSpec) -> None:
-    _require(spec.offsets[:3] == NEAREST, f"the first three offsets are {spec.offsets[:3]}, they must be {NEAREST}")
-    heads = spec.architecture.get("heads")
-    channels = heads.get("affinity") if isinstance(heads, Mapping) else None
-    _require(
+    require(spec.offsets[:3] == NEAREST, f"the first three offsets are {spec.offsets[:3]}, they must be {NEAREST}")
+    edges = {max(offset, tuple(-o for o in offset)) for offset in spec.offsets}
+    require(
+        len(edges) == len(spec.offsets) and (0, 0, 0) not in edges,
+        f"offsets {spec.offsets} hold an edge twice, or one from a voxel to itself",
+    )
+    channels = spec.network.heads.get("affinity", len(spec.offsets))
+    require(
         channels == len(spec.offsets), f"the head 'affinity' has {channels} channels for {len(spec.offsets)} offsets"
     )
 
 
 def _check_patch(spec: WeightsSpec) -> None:
-    widths = spec.architecture.get("widths")
-    _require(
-        isinstance(widths, Sequence) and len(widths) > 0 and all(isinstance(w, int) and w > 0 for w in widths),
-        f"widths {widths!r} are not a list of positive whole numbers",
+    require(len(spec.patch) == 3 and min(spec.patch) >= 2, f"patch {spec.patch} needs two voxels along every axis")
+    network = spec.network
+    require(
+        all(extent % network.divisor == 0 for extent in spec.patch[1:]),
+        f"patch {spec.patch}: y and x must divide by {network.divisor}, which {len(network.widths)} scales need",
     )
-    divisor = 1 << (len(widths or ()) - 1)
-    _require(len(spec.patch) == 3 and min(spec.patch) >= 2, f"patch {spec.patch} needs two voxels along every axis")
-    _require(
-        all(extent % divisor == 0 for extent in spec.patch[1:]),
-        f"patch {spec.patch}: y and x must divide by {divisor}, which {len(widths or ())} scales need",
-    )
+    output = spec.output
+    require(min(output) >= 2, f"crop {network.crop} leaves {output} of the patch {spec.patch}: too little")
     # An edge exists only inside a patch: neighbouring patches must share the voxels of the nearest edges.
-    _require(
-        len(spec.stride) == 3 and all(0 < s < p for s, p in zip(spec.stride, spec.patch, strict=True)),
-        f"stride {spec.stride} must be positive and smaller than the patch {spec.patch}",
+    require(
+        len(spec.stride) == 3 and all(0 < s < n for s, n in zip(spec.stride, output, strict=True)),
+        f"stride {spec.stride} must be positive and smaller than the patch {output} that the network puts out",
+    )
+    require(
+        all(abs(o) < n for offset in spec.offsets for o, n in zip(offset, output, strict=True)),
+        f"offsets {spec.offsets}: an edge leaves the patch {output} that the network puts out from every voxel",
     )
 
 
 def _check_code_table(table: Sequence[int]) -> None:
-    _require(len(table) == CODES, f"the code table has {len(table)} entries, it needs {CODES}")
-    _require(all(isinstance(value, int) for value in table), "the code table holds something else than whole numbers")
-    _require(table[0] == 0 and table[-1] == TOP, f"the code table runs from {table[0]} to {table[-1]}, not 0 to {TOP}")
-    _require(all(a <= b for a, b in pairwise(table)), "the code table is not monotone")
+    require(len(table) == CODES, f"the code table has {len(table)} entries, it needs {CODES}")
+    require(all(isinstance(value, int) for value in table), "the code table holds something else than whole numbers")
+    require(table[0] == 0 and table[-1] == TOP, f"the code table runs from {table[0]} to {table[-1]}, not 0 to {TOP}")
+    require(all(a <= b for a, b in pairwise(table)), "the code table is not monotone")
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
 def from_json(data: Mapping[str, Any]) -> WeightsSpec:
     """A spec from plain JSON values; WeightsInvalid says what is wrong with them."""
     known = {f.name for f in fields(WeightsSpec)}
-    unknown, missing = sorted(set(data) - known), sorted(known - set(data))
-    _require(not unknown and not missing, f"the spec has unknown keys {unknown} and lacks {missing}")
+    unknown, missing = sorted(set(data) - known), sorted(known - OPTIONAL - set(data))
+    require(not unknown and not missing, f"the spec has unknown keys {unknown} and lacks {missing}")
     try:
         return WeightsSpec(
             **{
@@ -135,14 +172,17 @@ def from_json(data: Mapping[str, Any]) -> WeightsSpec:
                 "patch": _index(data["patch"]),
                 "stride": _index(data["stride"]),
                 "code_table": tuple(data["code_table"]),
+                "delta": None if data.get("delta") is None else float(data["delta"]),
             }
         )
-    except (TypeError, AttributeError) as error:
+    except WeightsInvalid:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:
         raise WeightsInvalid(f"the spec holds a value of the wrong kind: {error}") from None
 
 
 def _index(values: Sequence[int]) -> Index:
-    _require(
+    require(
         len(values) == 3 and all(isinstance(v, int) for v in values), f"{values!r} is not three whole numbers (z, y, x)"
     )
     z, y, x = values

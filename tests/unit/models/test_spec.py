@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import WeightsInvalid
+from models.offsets import AFFINITY_12NM, METRIC
 from models.spec import NEAREST, TOP, WeightsSpec, encoded, find, from_json, load_spec, smooth_code_table
 
 
@@ -20,6 +21,25 @@ def spec(**changes: object) -> WeightsSpec:
             voxel_size_nm=(30.0, 12.0, 12.0),
             patch=(8, 16, 16),
             stride=(6, 12, 12),
+        ),
+        **changes,
+    )
+
+
+def embedding_spec(**changes: object) -> WeightsSpec:
+    return replace(
+        WeightsSpec(
+            architecture={
+                "name": "rsunet",
+                "widths": [16, 32, 64, 128],
+                "heads": {"embedding": 24, "background": 1},
+                "crop": [2, 16, 16],
+            },
+            offsets=METRIC,
+            voxel_size_nm=(29.0, 12.0, 12.0),
+            patch=(20, 128, 128),
+            stride=(8, 48, 48),
+            delta=1.5,
         ),
         **changes,
     )
@@ -69,6 +89,7 @@ def test_the_identity_holds_the_hash_but_not_how_it_was_trained():
         ({"normalisation": "zscore"}, "zscore"),
         ({"voxel_size_nm": (30.0, 0.0, 12.0)}, "positive lengths"),
         ({"offsets": ((0, 0, -1), (0, -1, 0), (-1, 0, 0))}, "first three offsets"),
+        ({"offsets": (*NEAREST[:2], (0, 0, -2))}, "first three offsets"),
         ({"patch": (8, 15, 16)}, "must divide by 2"),
         ({"patch": (1, 16, 16)}, "two voxels"),
         ({"stride": (8, 12, 12)}, "smaller than the patch"),
@@ -83,6 +104,50 @@ def test_what_cannot_work_is_refused(changes: dict[str, object], message: str):
         spec(**changes)
 
 
+def test_an_embeddings_spec_survives_its_json():
+    stated = embedding_spec()
+    assert stated.output == (16, 96, 96)
+    assert stated.to_json()["delta"] == 1.5
+    assert from_json(json.loads(encoded(stated))) == stated
+
+
+def test_the_spec_of_an_affinity_net_has_the_keys_it_always_had():
+    assert "delta" not in spec().to_json()
+    assert "delta" not in spec().identity
+    tiny = json.loads(find("tiny").read_bytes())
+    assert encoded(from_json(tiny)) == find("tiny").read_bytes()
+
+
+def test_twelve_channels_of_affinities():
+    stated = spec(
+        architecture={"name": "rsunet_p", "widths": [28, 36], "heads": {"affinity": 12}, "norm": "running"},
+        offsets=AFFINITY_12NM,
+    )
+    assert stated.output == stated.patch
+    assert stated.network.norm == "running"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"delta": None}, "needs a positive delta, not None"),
+        ({"delta": 0.0}, "needs a positive delta"),
+        ({"stride": (16, 48, 48)}, "smaller than the patch"),
+        ({"stride": (8, 48, 96)}, "smaller than the patch"),
+        ({"patch": (20, 32, 128)}, "too little"),
+        ({"patch": (20, 124, 128)}, "must divide by 8"),
+        ({"offsets": (*NEAREST, (0, 0, 1))}, "an edge twice"),
+        ({"offsets": (*NEAREST, (0, 0, 0))}, "from a voxel to itself"),
+        ({"offsets": (*NEAREST, (-16, 0, 0))}, "from every voxel"),
+        ({"architecture": {"name": "rsunet", "widths": [4], "heads": {"affinity": 12}}}, "no head 'embedding'"),
+        ({"architecture": {"name": "rsunet", "widths": [4], "heads": {"embedding": 24}}}, "head 'background'"),
+    ],
+)
+def test_an_embedding_that_cannot_work_is_refused(changes: dict[str, object], message: str):
+    with pytest.raises(WeightsInvalid, match=message):
+        embedding_spec(**changes)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -92,6 +157,7 @@ def test_what_cannot_work_is_refused(changes: dict[str, object], message: str):
         (lambda d: d.update(patch=[8, 16, 16.0]), "three whole numbers"),
         (lambda d: d.update(offsets=7), "wrong kind"),
         (lambda d: d.update(architecture=[]), "wrong kind"),
+        (lambda d: d.update(delta="far"), "wrong kind"),
     ],
 )
 def test_a_spec_that_was_tampered_with_is_refused(edit, message: str):
