@@ -1,9 +1,13 @@
-"""A large run of generated affinities on one machine: time and peak memory of every task's workers, bytes and files.
+"""A large run from generated affinities on one machine: time and peak memory of every task's workers, bytes and files.
 
-    python benchmarks/scale_run.py --shape 512,2048,2048 --folder scale     # 2.1 gigavoxels
+    python -m benchmarks.scale_run --tiles 4 4 4 --folder scale     # 2.1 gigavoxels
 
-Memory must be flat: a worker's peak depends on its block and level, not on the volume. So the same script on a smaller
-shape shows the same peaks at the same levels.
+Neurites of 128 x 512 x 512 voxels with noisy affinities are generated once and repeated along every axis (links to the
+same chunks), since generating takes longer than segmenting. At a seam, edges lead where the next voxels of the
+generated volume were, so things meet there by chance; blocks are cut across seams and inside alike.
+
+Memory must be flat: a worker's peak depends on its block and level, not on the volume. So the same script with fewer
+tiles shows the same peaks at the same levels.
 """
 
 from __future__ import annotations
@@ -17,28 +21,33 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import zarr
+
+from pipeline.geometry import Box, Index
+from pipeline.ops.noisy_affinities import Recipe, noisy_affinities
+from pipeline.ops.synthesize import generate
 from workers.block import BlockRef
 from workers.receipts import Receipts
 
 NEUROTILE = str(Path(sys.executable).with_name("neurotile"))
+BASE: Index = (128, 512, 512)
+CHUNK: Index = (32, 128, 128)
+NEAREST: tuple[Index, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+VOXEL_NM = (30.0, 6.0, 6.0)
 CONFIG = """
-[input.synthetic]
-size = {shape}
-voxel_size_nm = [30.0, 6.0, 6.0]
 [affinities]
+path = "affinities.zarr"
 offsets = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
-[affinities.from_labels]
-noise = 0.3
+voxel_size_nm = [30.0, 6.0, 6.0]
 [fragments]
 low = 0.2
 high = 0.98
 size_vx = {size_vx}
 [relabel]
-threshold = 0.5
+threshold = 0.2
 [pyramid]
 levels = 1
-[sweep]
-thresholds = []
 [blocks]
 shape = {block}
 chunk = [32, 64, 64]
@@ -47,7 +56,31 @@ executor = "daisy"
 [workers.cpu]
 count = {workers}
 memory_gb = 8.0
+[limits]
+disk_gb = 1000.0  # the plan's bound is of what is stored before compression
 """
+
+
+def make_affinities(folder: Path, tiles: Index) -> Index:
+    """A zarr array of uint8 affinities; its shape in voxels."""
+    box = Box.of_shape(BASE).shift((1, 1, 1))  # not at the generated volume's border, where there are no edges
+    whole: Index = (BASE[0] + 1, BASE[1] + 1, BASE[2] + 1)
+    recipe = Recipe(NEAREST, 0, 0.3, (1, 3, 3), (5, 1, 1))
+    around = box.grow(*recipe.halo).clip(Box.of_shape(whole))
+    _, labels = generate(around, seed=0, shape=whole, voxel_size_nm=VOXEL_NM, self_touching=False)
+    codes_CZYX = (noisy_affinities(labels, around, box, recipe) >> 8).astype(np.uint8)
+    z, y, x = (n * t for n, t in zip(BASE, tiles, strict=True))
+    path = folder / "affinities.zarr"
+    array = zarr.create_array(path, shape=(3, z, y, x), dtype="u1", chunks=(3, *CHUNK), overwrite=True)
+    array.attrs.update(voxel_size=[30, 6, 6], offset=[0, 0, 0], axis_names=["c^", "z", "y", "x"], units=["nm"] * 3)
+    array[:, : BASE[0], : BASE[1], : BASE[2]] = codes_CZYX
+    chunks = [b // c for b, c in zip(BASE, CHUNK, strict=True)]
+    for tile in list(np.ndindex(tiles))[1:]:
+        for first in np.ndindex(*chunks):
+            to = path.joinpath("c", "0", *(str(i + t * n) for i, t, n in zip(first, tile, chunks, strict=True)))
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.hardlink_to(path.joinpath("c", "0", *map(str, first)))
+    return z, y, x
 
 
 class Cost(NamedTuple):
@@ -71,27 +104,26 @@ def stored(folder: Path) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="512,2048,2048")
+    parser.add_argument("--tiles", type=int, nargs=3, default=(4, 4, 4))
     parser.add_argument("--block", default="64,256,256")
     parser.add_argument("--size-vx", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("scale"))
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    shape, block = ([int(n) for n in text.split(",")] for text in (args.shape, args.block))
+    block = [int(n) for n in args.block.split(",")]
+    shape = make_affinities(args.folder, tuple(args.tiles))
     config, out = args.folder / "scale.toml", args.folder / "run"
-    config.write_text(CONFIG.format(shape=shape, block=block, size_vx=args.size_vx, workers=args.workers))
+    config.write_text(CONFIG.format(block=block, size_vx=args.size_vx, workers=args.workers))
     begin = time.perf_counter()
     command = [NEUROTILE, "run", str(config.absolute()), "--out", str(out.absolute()), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     seconds = time.perf_counter() - begin
-    told = json.loads(done.stdout)
     voxels = shape[0] * shape[1] * shape[2]
     total, files = stored(out)
     print(f"{voxels / 1e9:.2f} gigavoxels, blocks {block}, {args.workers} workers, exit code {done.returncode}")
     print(f"{seconds:.0f} s wall, {voxels / seconds / 1e6:.2f} Mvoxel/s")
     print(f"{total / voxels:.2f} bytes a voxel, {files:,} files")
-    print(f"scores: {told.get('scores')}")
     status = json.loads((out / "status.json").read_text())
     receipts = Receipts(out / "journals")
     print("| task | blocks | s | worker s | peak MB of a worker |\n|---|---|---|---|---|")
