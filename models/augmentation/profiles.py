@@ -1,6 +1,6 @@
 """Recipes for a voxel size.
 
-published   for training on serial sections (Lee et al., the Kasthuri recipe); lengths follow the voxel size in the plane
+published   for training on serial sections (Lee et al., the Kasthuri recipe); lengths follow the voxel size in plane
 validation  what a validation of such a training meets: greyscale, misalignment or missing sections, sections out of
             focus, flips; a slip moves the labels too
 isotropic   for volumes that are not cut in sections: the whole crop changes its grey at once, nothing is misaligned or
@@ -20,7 +20,6 @@ from models.augmentation.noise import Noise
 from models.augmentation.occlusion import Occlusion
 from models.augmentation.out_of_focus import OutOfFocus
 from models.augmentation.recipe import Augmentation
-from models.augmentation.warp import Warp
 
 SHIFT_NM = 96.0  # 16 voxels of 6 nm
 SIDE_NM = (36.0, 180.0)

@@ -13,7 +13,7 @@ how large a crop must be read, so that no change ever meets a fill. `apply` then
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,14 +34,14 @@ from models.augmentation.warp import Mapping, Warp, draw_mapping, warp
 class Augmentation:
     """The numbers of all changes; the defaults are the published ones for voxels of 30 x 6 x 6 nm."""
 
-    greyscale: Greyscale = Greyscale()
-    misalignment: Misalignment = Misalignment()
-    missing_section: MissingSection = MissingSection()
-    occlusion: Occlusion = Occlusion()
-    out_of_focus: OutOfFocus = OutOfFocus()
-    warp: Warp = Warp()
-    noise: Noise = Noise()
-    flip: Flip = Flip()
+    greyscale: Greyscale = field(default_factory=Greyscale)
+    misalignment: Misalignment = field(default_factory=Misalignment)
+    missing_section: MissingSection = field(default_factory=MissingSection)
+    occlusion: Occlusion = field(default_factory=Occlusion)
+    out_of_focus: OutOfFocus = field(default_factory=OutOfFocus)
+    warp: Warp = field(default_factory=Warp)
+    noise: Noise = field(default_factory=Noise)
+    flip: Flip = field(default_factory=Flip)
 
 
 Recipe = Augmentation | Plain

@@ -56,9 +56,9 @@ def test_the_margin_is_enough(recipe: Recipe, patch: tuple[int, int, int]):
 def test_a_crop_that_is_too_small_is_refused():
     recipe = published(NM)
     image, labels = crop(Plain())
+    recipe = replace(recipe, warp=replace(recipe.warp, probability=1.0))
     with pytest.raises(ValueError, match="margin"):
-        for seed in range(20):
-            augment(image, labels, recipe, PATCH, np.random.default_rng(seed))
+        augment(image, labels, recipe, PATCH, np.random.default_rng(0))
 
 
 def test_reading_only_what_is_needed_gives_the_same():
