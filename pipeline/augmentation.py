@@ -7,9 +7,9 @@ what is not said is as published. Lengths are in nanometres of the plane, so tha
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from pipeline.config import Length, Lengths, Section, Share
 
@@ -112,6 +112,11 @@ class NamedChanges(Section):
     warp: Warp = Warp()
     noise: Noise = Noise()
     flip: Flip = Flip()
+
+    @model_validator(mode="after")
+    def _makes_a_recipe(self) -> Self:
+        recipe_of(self, (1.0, 1.0, 1.0))  # what it refuses does not depend on the voxel size
+        return self
 
 
 def _kind(given: Any) -> str:

@@ -27,6 +27,10 @@ class Misalignment:
     shift_vx: int = 16  # at most
     interpolate: bool = True  # a slip leaves the labels where they are
 
+    def __post_init__(self) -> None:
+        if self.translation + self.slip > 1:
+            raise ValueError("translation and slip exclude each other: their probabilities sum to at most 1")
+
     @property
     def reach(self) -> Index:
         """How much larger than its result the crop must be at most."""

@@ -55,4 +55,4 @@ def test_draws_are_as_often_as_stated_and_reach_both_sides():
 
 
 def test_two_sections_are_too_few():
-    assert draw_shift(Misalignment(translation=1.0), 2, np.random.default_rng(0)) is None
+    assert draw_shift(Misalignment(translation=1.0, slip=0.0), 2, np.random.default_rng(0)) is None
