@@ -87,6 +87,17 @@ def test_misalignment_and_missing_sections_take_turns():
     assert turns["warp"] == pytest.approx(0.7 * 4000, abs=150)
 
 
+def test_a_crop_has_a_misalignment_or_missing_sections_and_never_both():
+    missing = replace(published(NM).missing_section, black=1.0, probability=1.0)
+    recipe = replace(NOTHING, misalignment=Misalignment(), missing_section=missing)
+    image, labels = crop(recipe)
+    image = np.ones_like(image)
+    for seed in range(40):
+        geometry = prepare(recipe, PATCH, np.random.default_rng(seed))
+        changed, _ = augment(image, labels, recipe, PATCH, np.random.default_rng(seed))
+        assert geometry.missing == bool((changed == 0).any())
+
+
 def test_only_what_moves_touches_labels():
     still = [c.recipe for c in alone(published(NM)) if c.name not in ("translation", "warp", "flip")]
     for recipe in still:
