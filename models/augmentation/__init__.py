@@ -10,7 +10,6 @@ out_of_focus     blurred sections
 warp             rotation, shear, scale, perspective
 noise            Gaussian noise
 flip             mirrored axes, exchanged axes
-components       the connected parts of the labels of a crop
 sections         which sections are changed, whole or in quadrants
 plain            the smaller recipe that the shipped weights were trained with
 alone            every change of a recipe by itself, for pictures
