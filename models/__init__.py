@@ -13,7 +13,7 @@ losses          affinity targets and the masked, rebalanced loss
 label_parts     the truth of an embedding: connected parts, background; no torch
 embedding_loss  the means-based loss, and the background's
 metric_graph    affinities from embeddings
-augment         random changes of training crops
+augmentation    random changes of training crops
 train           the loop: reproducible, resumable
 checkpoint      weights and resume state as safetensors; nothing is ever unpickled
 blend           weighted sums of patches in integers

@@ -1,7 +1,7 @@
 """The training loop: reproducible run to run on one machine, and a resumed training ends like an uninterrupted one.
 
 1. Step s draws every crop of its batch, and every change of it, from a generator seeded by (seed, s, number in the
-   batch): no random state has to be kept.
+   batch): no random state has to be kept. A crop is as much larger than the patch as its changes need.
 2. Affinity loss, backward, gradients clipped by their norm, a step of AMSGrad-Adam; the learning rate is a function of
    the step.
 3. A running average of the weights is what is evaluated and kept.
@@ -26,7 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.augment import Augmentation, augment
+from models.augmentation.plain import Plain
+from models.augmentation.recipe import Recipe as Augmentation
+from models.augmentation.recipe import apply, margin, prepare
 from models.checkpoint import load_state, save_state
 from models.engine import deterministic
 from models.errors import WeightsInvalid
@@ -70,7 +72,13 @@ class Recipe:
     average: float = 0.0  # what the running average keeps of itself at every step; 0: no average
     seed: int = 0
     samples: str = ""  # names the network and the samples: a training is only resumed with the same ones
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = field(default_factory=Plain)
+
+    @property
+    def reach(self) -> Index:
+        """The largest crop that a step may read."""
+        z, y, x = (p + m for p, m in zip(self.patch, margin(self.augmentation, self.patch), strict=True))
+        return (z, y, x)
 
     @property
     def digest(self) -> bytes:
@@ -174,6 +182,7 @@ def train(
     network: nn.Module, samples: Sequence[Sample], recipe: Recipe, *, offsets: Sequence[Index], hooks: Hooks
 ) -> Trained:
     """Train a network in place for all steps of a recipe; what to keep is in the result."""
+    _refuse_small(samples, recipe)
     trainer = Trainer(network, recipe, offsets)
     if hooks.state is not None and hooks.state.exists():
         trainer.restore(load_state(hooks.state), str(hooks.state))
@@ -209,17 +218,26 @@ def draw(samples: Sequence[Sample], recipe: Recipe, step: int) -> tuple[Tensor, 
     for number in range(recipe.batch):
         rng = np.random.default_rng((recipe.seed, step, number))
         sample = samples[int(rng.integers(len(samples)))]
-        begin = _corner(sample.image.shape, recipe.patch, rng)
-        z, y, x = (b + p for b, p in zip(begin, recipe.patch, strict=True))
+        geometry = prepare(recipe.augmentation, recipe.patch, rng)
+        begin = _corner(sample.image.shape, geometry.source, rng)
+        z, y, x = (b + n for b, n in zip(begin, geometry.source, strict=True))
         image = sample.image.read(begin, (z, y, x)).astype(np.float32) / np.float32(255)
-        changed, truth = augment(image, sample.labels.read(begin, (z, y, x)), recipe.augmentation, rng)
+        found = sample.labels.read(begin, (z, y, x))
+        changed, truth = apply(image, found, recipe.augmentation, geometry, rng)
         images.append(changed)
         labels.append(truth.astype(np.int64))
     return torch.from_numpy(np.stack(images))[:, None], torch.from_numpy(np.stack(labels))
 
 
-def _corner(shape: Index, patch: Index, rng: np.random.Generator) -> Index:
-    if any(n < p for n, p in zip(shape, patch, strict=True)):
-        raise ValueError(f"a sample of shape {shape} is smaller than the patch {patch}")
-    z, y, x = (int(rng.integers(n - p + 1)) for n, p in zip(shape, patch, strict=True))
+def _corner(shape: Index, extent: Index, rng: np.random.Generator) -> Index:
+    z, y, x = (int(rng.integers(n - e + 1)) for n, e in zip(shape, extent, strict=True))
     return (z, y, x)
+
+
+def _refuse_small(samples: Sequence[Sample], recipe: Recipe) -> None:
+    """At once, and not at the step that draws the largest crop."""
+    for sample in samples:
+        shape = sample.image.shape
+        if any(n < r for n, r in zip(shape, recipe.reach, strict=True)):
+            grown = f", which its augmentation enlarges to {recipe.reach}" if recipe.reach != recipe.patch else ""
+            raise ValueError(f"a sample of shape {shape} is smaller than the patch {recipe.patch}{grown}")

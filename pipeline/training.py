@@ -24,7 +24,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from models.errors import WeightsInvalid
 from models.spec import NEAREST, WeightsSpec
-from pipeline.config import Extent, Section, Share
+from pipeline.augmentation import Changes, PlainChanges, recipe_of
+from pipeline.config import Extent, Section
 from pipeline.errors import BadWeights, ConfigError
 from pipeline.geometry import Box, Index, VoxelSize
 from pipeline.ops import affinity_score
@@ -65,20 +66,6 @@ class Volumes(Section):
         return range(self.first_seed, self.first_seed + self.count)
 
 
-class Changes(Section):
-    """Random changes of training crops: see models.augment."""
-
-    greyscale: Share = 0.7
-    contrast: float = Field(0.5, ge=0)
-    brightness: float = Field(0.5, ge=0)
-    missing: Share = 0.2
-    missing_sections: int = Field(2, ge=1)
-    blur: Share = 0.3
-    blur_sections: int = Field(3, ge=1)
-    noise: float = Field(0.04, ge=0)
-    flip: bool = True
-
-
 class Training(Section):
     """The recipe."""
 
@@ -104,13 +91,17 @@ class TrainConfig(Section):
     volumes: Volumes
     validation: Volumes
     training: Training = Training()
-    augmentation: Changes = Changes()
+    augmentation: Changes = PlainChanges()
 
     @model_validator(mode="after")
     def _held_out(self) -> Self:
         if set(self.volumes.seeds) & set(self.validation.seeds):
             raise ValueError("volumes and validation share a seed: the validation would not be held out")
-        if self.augmentation.flip and self.training.patch[1] != self.training.patch[2]:
+        if (
+            isinstance(self.augmentation, PlainChanges)
+            and self.augmentation.flip
+            and self.training.patch[1] != self.training.patch[2]
+        ):
             raise ValueError("training.patch must be as long in y as in x, or augmentation.flip off")
         return self
 
@@ -191,9 +182,11 @@ def _train(config: TrainConfig, folder: Path, on_progress: OnProgress) -> dict[s
     torch.manual_seed(config.training.seed)
     spec = _spec(config)
     network = build(spec.architecture)
+    recipe = _recipe(config)
     samples = []
     for seed in config.volumes.seeds:
         image, labels = make_volume(config.volumes, seed, config.network.voxel_size_nm)
+        _refuse_small(image.shape, recipe.reach)
         samples.append(Sample(InMemory(image), InMemory(labels)))
     hooks = Hooks(
         evaluate=_judge(config, spec),
@@ -201,7 +194,7 @@ def _train(config: TrainConfig, folder: Path, on_progress: OnProgress) -> dict[s
         on_progress=lambda step, metrics: on_progress(step, config.training.steps, metrics),
         state=folder / "state.safetensors",
     )
-    trained = train(network, samples, _recipe(config), offsets=spec.offsets, hooks=hooks)
+    trained = train(network, samples, recipe, offsets=spec.offsets, hooks=hooks)
     weights = folder / f"{config.name}.safetensors"
     provenance = {
         "config": config.model_dump(mode="json"),
@@ -219,6 +212,32 @@ def _train(config: TrainConfig, folder: Path, on_progress: OnProgress) -> dict[s
     }
 
 
+def show_augmentation(path: Path, picture: Path) -> None:
+    """Draw what a training does to its crops."""
+    from pipeline.augmentation_sheet import columns, draw_sheet, extent, shown, write_sheet
+
+    config = load(path)
+    changes, patch, voxel_size_nm = config.augmentation, config.training.patch, config.network.voxel_size_nm
+    recipe = recipe_of(changes, voxel_size_nm)
+    needed = extent(recipe, patch)
+    image, labels = make_volume(config.volumes, config.volumes.first_seed, voxel_size_nm)
+    _refuse_small(image.shape, needed)
+    middle = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(image.shape, needed, strict=True))
+    crop = image[middle].astype(np.float32) / np.float32(255), labels[middle]
+    size, voxel = (" x ".join(f"{length:g}" for length in lengths) for lengths in (patch, voxel_size_nm))
+    title = f'{config.name}: augmentation "{changes.recipe}", {size} voxels of {voxel} nm'
+    first = middle[0].start + shown(patch[0]).start
+    write_sheet(picture, draw_sheet(columns(crop, recipe, patch, config.training.seed), title, first))
+
+
+def _refuse_small(shape: tuple[int, ...], needed: Index) -> None:
+    if any(n < m for n, m in zip(shape, needed, strict=True)):
+        raise ConfigError(
+            f"volumes of {shape} voxels are smaller than the {needed} that a patch needs with its augmentation",
+            where="volumes.size",
+        )
+
+
 def _spec(config: TrainConfig, provenance: Mapping[str, Any] | None = None) -> WeightsSpec:
     return WeightsSpec(
         architecture={"name": "rsunet", "widths": list(config.network.widths), "heads": {"affinity": len(NEAREST)}},
@@ -231,7 +250,6 @@ def _spec(config: TrainConfig, provenance: Mapping[str, Any] | None = None) -> W
 
 
 def _recipe(config: TrainConfig) -> Recipe:
-    from models.augment import Augmentation
     from models.train import Recipe
 
     t = config.training
@@ -247,7 +265,7 @@ def _recipe(config: TrainConfig) -> Recipe:
         average=t.average,
         seed=t.seed,
         samples=config.model_dump_json(include={"network", "volumes"}),
-        augmentation=Augmentation(**config.augmentation.model_dump()),
+        augmentation=recipe_of(config.augmentation, config.network.voxel_size_nm),
     )
 
 

@@ -10,18 +10,25 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipeline.training import train_from_config
+from pipeline import training
 
 
 def train(
     config: Annotated[Path, Parameter(help="TOML file of a training, such as configs/tiny_train.toml")],
     out: Annotated[Path | None, Parameter(help="folder for weights, spec and resume state; default: runs/NAME")] = None,
     *,
+    show_augmentation: Annotated[
+        Path | None, Parameter(help="draw what is done to the crops into this PNG file, and train nothing")
+    ] = None,
     json: bool = False,
     quiet: bool = False,
 ) -> int:
     """Train a network, or go on with a training that was interrupted."""
-    result = train_from_config(config, out, on_progress=_ignore if quiet else _tell)
+    if show_augmentation is not None:
+        training.show_augmentation(config, show_augmentation)
+        sys.stderr.write(f"{show_augmentation}\n")
+        return 0
+    result = training.train_from_config(config, out, on_progress=_ignore if quiet else _tell)
     if json:
         sys.stdout.write(json_format.dumps(result) + "\n")
     else:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.augment import Augmentation
+from models.augmentation.plain import Plain
 from models.errors import WeightsInvalid
 from models.rsunet import RSUNet
 from models.spec import NEAREST
@@ -84,7 +84,7 @@ def test_a_state_of_another_recipe_is_refused(tmp_path: Path):
 
 
 def test_it_learns():
-    plain = Augmentation(greyscale=0, missing=0, blur=0, noise=0)
+    plain = Plain(greyscale=0, missing=0, blur=0, noise=0)
     trained = run(replace(RECIPE, steps=60, learning_rate=2e-2, schedule="constant", augmentation=plain))
     assert np.mean(trained.losses[-5:]) < 0.5 * trained.losses[0]
 

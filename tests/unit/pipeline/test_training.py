@@ -96,3 +96,14 @@ def test_volumes_come_at_the_networks_voxel_size(tmp_path: Path):
 def test_the_config_is_read_without_torch():
     code = "import sys, pipeline.training; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_named_augmentation_trains(tmp_path: Path):
+    text = TOML.replace("count = 2\nsize = [6, 48, 48]", "count = 1\nsize = [6, 112, 112]")
+    named = text + '[augmentation]\nrecipe = "published"\n'
+    first = train_from_config(write(tmp_path, named), tmp_path / "a")
+    again = train_from_config(write(tmp_path, named), tmp_path / "b")
+    assert first["sha256"] == again["sha256"]
+    assert train_from_config(write(tmp_path, text), tmp_path / "c")["sha256"] != first["sha256"]
+    with pytest.raises(ConfigError, match="with its augmentation"):
+        train_from_config(write(tmp_path, named.replace("112", "60")), tmp_path / "d")
