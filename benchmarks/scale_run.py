@@ -119,9 +119,11 @@ def main() -> None:
     command = [NEUROTILE, "run", str(config.absolute()), "--out", str(out.absolute()), "--json"]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise SystemExit(f"the run ended with exit code {done.returncode}")
     voxels = shape[0] * shape[1] * shape[2]
     total, files = stored(out)
-    print(f"{voxels / 1e9:.2f} gigavoxels, blocks {block}, {args.workers} workers, exit code {done.returncode}")
+    print(f"{voxels / 1e9:.2f} gigavoxels, blocks {block}, {args.workers} workers")
     print(f"{seconds:.0f} s wall, {voxels / seconds / 1e6:.2f} Mvoxel/s")
     print(f"{total / voxels:.2f} bytes a voxel, {files:,} files")
     status = json.loads((out / "status.json").read_text())

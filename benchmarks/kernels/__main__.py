@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--shape", type=int, nargs=3, default=FULL, help="of the generated volume and, at most, the crop"
     )
+    parser.add_argument("--no-generated", action="store_true", help="the real crop only")
     options = parser.parse_args()
     verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -58,9 +59,10 @@ def volumes(folder: Path, options: argparse.Namespace) -> list[tuple[str, Volume
     crop = tuple(map(min, shape, CROP))
     channels = len(OFFSETS if "mutex_watershed" in options.only else NEAREST)
     found = []
-    if shape == FULL and "mutex_watershed" in options.only:
+    if shape == FULL and "mutex_watershed" in options.only and not options.no_generated:
         found.append((f"generated {told(SMALL)}", generated(folder / "small", SMALL, channels), ["mutex_watershed"]))
-    found.append((f"generated {told(shape)}", generated(folder / "generated", shape, channels), options.only))
+    if not options.no_generated:
+        found.append((f"generated {told(shape)}", generated(folder / "generated", shape, channels), options.only))
     path = options.data / "ac4.h5"
     if path.exists():
         found.append((f"AC4 {told(crop)}", real(folder / "ac4", path, crop, channels), options.only))
