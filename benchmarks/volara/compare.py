@@ -33,6 +33,10 @@ BLOCK = (64, 256, 256)
 NEUROTILE = str(Path(sys.executable).with_name("neurotile"))
 
 WATERSHED = """
+[affinities]
+channels = [0, 1, 2]
+offsets = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
+{source}
 [fragments]
 low = 0.2
 high = 0.98
@@ -41,22 +45,25 @@ size_vx = 100
 threshold = 0.2
 """
 MUTEX = """
+[affinities]
+offsets = {offsets}
+{source}
 [fragments]
 method = "mutex_watershed"
 [mutex_watershed]
 mode = "tiles"
 tile = [32, 128, 128]
 halo = [4, 16, 16]
+strides = [1, 3, 3]
 [agglomerate]
 floor = 0.1
 [relabel]
 threshold = 0.2
 """
-CONFIG = """
-[affinities]
-path = "affinities.zarr"
-offsets = {offsets}
+SOURCE = """path = "affinities.zarr"
 voxel_size_nm = [30.0, 6.0, 6.0]
+"""
+CONFIG = """
 [blocks]
 shape = [32, 256, 256]
 chunk = [32, 64, 64]
@@ -91,7 +98,7 @@ def make_volume(folder: Path, shape: tuple[int, int, int], noise: float) -> None
 
 def run_neurotile(folder: Path, name: str, method: str, workers: int) -> dict[str, Any]:
     config = folder / f"{name}.toml"
-    config.write_text(CONFIG.format(offsets=[list(o) for o in OFFSETS]) + method)
+    config.write_text(method.format(offsets=[list(o) for o in OFFSETS], source=SOURCE) + CONFIG)
     out = folder / name
     shutil.rmtree(out, ignore_errors=True)
     begin = time.perf_counter()
@@ -142,15 +149,16 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("volara-comparison"))
+    parser.add_argument("--no-tiles", action="store_true", help="leave the mutex watershed on tiles out")
     args = parser.parse_args()
     z, y, x = (int(n) for n in args.shape.split(","))
     args.folder.mkdir(parents=True, exist_ok=True)
     make_volume(args.folder, (z, y, x), args.noise)
-    results = {
-        "neurotile, watershed and mean affinity": run_neurotile(args.folder, "watershed", WATERSHED, args.workers),
-        "neurotile, mutex watershed on tiles": run_neurotile(args.folder, "mutex", MUTEX, args.workers),
-        "volara": run_volara(args.folder, args.volara, args.workers),
-    }
+    methods = {"watershed and mean affinity": ("watershed", WATERSHED), "mutex watershed on tiles": ("tiles", MUTEX)}
+    if args.no_tiles:
+        del methods["mutex watershed on tiles"]
+    results = {f"neurotile, {told}": run_neurotile(args.folder, *m, args.workers) for told, m in methods.items()}
+    results["volara"] = run_volara(args.folder, args.volara, args.workers)
     print(f"{z}x{y}x{x} voxels, {len(OFFSETS)} channels of uint8, {args.workers} workers")
     for name, result in results.items():
         found = voi(args.folder, result["labels"])
