@@ -161,7 +161,12 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
     def build(
-        block: Index, *, codes: np.ndarray | None = None, hidden: tuple[Index, ...] = (), **sections: Any
+        block: Index,
+        *,
+        codes: np.ndarray | None = None,
+        hidden: tuple[Index, ...] = (),
+        facts: Mapping[str, Any] | None = None,
+        **sections: Any,
     ) -> Chain:
         summaries: dict[BlockRef, Mapping[str, Any]] = {}
         config = config_of(block, **sections)
@@ -174,7 +179,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
             return summaries[ref]
 
         def site() -> Site:
-            return Site(config, LAYER, {}, tmp_path / "data", before, summary)
+            return Site(config, LAYER, facts or {}, tmp_path / "data", before, summary)
 
         predict = StandIn(site(), random_codes() if codes is None else codes, hidden)
         before = (predict,)
