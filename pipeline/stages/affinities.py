@@ -137,6 +137,7 @@ class Affinities(CodeSource[Inputs, Outputs]):
         """The needed channels of a box; what absent voxels hold does not matter."""
         source, location = self._source, self._source.location
         values_CZYX = source.read_unchecked(box, self._how.channels)
+        values_CZYX = np.require(values_CZYX, requirements="W")  # a mapped file cannot be written to
         values_CZYX[:, self._absences.voxels(box)] = 0
         require_finite(values_CZYX, origin=box.begin, where=location)
         if not self._how.clip:
