@@ -113,10 +113,10 @@ class Affinities(Section):
 
 
 class Mask(Section):
-    """A volume that covers the layer at some whole-number scale. One at most has classes (1: vessel, 2: glia)."""
+    """A volume that covers the layer at some whole-number scale; its non-zero voxels are left out, or are classes."""
 
     path: str = Field(json_schema_extra=NOTHING)
-    role: Literal["skip", "class"] = "skip"  # skip: non-zero voxels are left out; class: 1 to 255, 0 for none
+    role: Literal["skip", "background", "class"] = "skip"  # background: predicted, without a label; class: 1 to 255
     voxel_size_nm: Lengths | None = None
     share: Share = 0.5  # class: of a fragment's voxels that its class must have, to three decimals
     names: dict[ClassNumber, str] = Field({}, json_schema_extra=NOTHING)  # class: what the report calls them

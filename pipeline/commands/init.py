@@ -31,7 +31,7 @@ image = {image}{described}
 
 # [[mask]]                     # leave out the non-zero voxels of this volume
 # path = "skip.zarr"
-# role = "skip"
+# role = "skip"                # "background": predict them, but give them no label
 
 # [[mask]]                     # 1 to 255: classes, which keep fragments apart; 0: none
 # path = "classes.zarr"

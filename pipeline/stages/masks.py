@@ -1,7 +1,8 @@
 """Masks: what is left out (skip masks, and the failed blocks that the user accepted as holes), and classes of voxels.
 
-A mask is a user's volume at some whole-number scale of the layer. The non-zero voxels of a skip mask are left out. The
-values of the class mask, of which there is one at most, are classes: 1 to 255, and 0 for none.
+A mask is a user's volume at some whole-number scale of the layer. The non-zero voxels of a skip mask are left out from
+the start, those of a background mask after prediction: edges to them are stored, and not used. The values of the class
+mask, of which there is one at most, are classes: 1 to 255, and 0 for none.
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ def skip_masks(site: Site) -> tuple[SkipMask, ...]:
     return tuple(_checked(SkipMask, mask, facts, site) for mask, facts in _masks_of(site, "skip"))
 
 
+def background_masks(site: Site) -> tuple[SkipMask, ...]:
+    """The background masks of a run, checked against its layer."""
+    return tuple(_checked(SkipMask, mask, facts, site) for mask, facts in _masks_of(site, "background"))
+
+
 def class_mask(site: Site) -> ClassMask | None:
     """The class mask of a run, checked against its layer."""
     return next((_checked(ClassMask, mask, facts, site) for mask, facts in _masks_of(site, "class")), None)
@@ -94,6 +100,11 @@ def _masks_of(site: Site, role: str) -> list[tuple[Settings, dict[str, Any]]]:
 def skip_content(site: Site) -> list[list[Any]]:
     """What of the masks decides which codes exist."""
     return _content(site, "skip")
+
+
+def background_content(site: Site) -> list[list[Any]]:
+    """What of the masks decides which of the codes count."""
+    return _content(site, "background")
 
 
 def class_content(site: Site) -> list[list[Any]]:
