@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Index, parent_index
 from pipeline.ops.classes import PARTS, Classes, Part, Tallied, count, descend, no_classes, tally
 from pipeline.ops.evaluate import Pairs
@@ -29,8 +28,8 @@ from workers.block import BlockRef
 U64 = NDArray[np.uint64]
 ONLY: Index = (0, 0, 0)
 
-VOXEL_BYTES = 48  # pieces, fragments, classes, both flat and of 64 bits
-ROW_BYTES = 200  # a fragment's row and its votes while they are stacked and sorted
+VOXEL_BYTES = 48  # pieces, fragments, classes, a mask of 64 bits; measured: 28
+ROW_BYTES = 400  # a fragment's row and its votes while they are stacked and sorted; measured: 120 a vote
 ROWS_PER_SURFACE_VOXEL = 0.5  # fragments that are handed up, and their votes
 
 
@@ -178,7 +177,7 @@ class ClassVotes(TabularStage):
     def _mask(self) -> ClassMask:
         mask = class_mask(self.site)
         if mask is None:
-            raise ConfigError("this run has no class mask", way_out='add a [[mask]] of role = "class"')
+            raise LookupError("this run has no class mask")
         return mask
 
     @property
