@@ -26,6 +26,7 @@ from pipeline.geometry import AXES, Box, Grid, Index, Layer
 from pipeline.plan import INTERPRETER_BYTES, Plan
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.borrowed_codes import BorrowedCodes
+from pipeline.stages.classes import ClassVotes
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.region_graph import RegionGraph
@@ -37,7 +38,7 @@ U64 = NDArray[np.uint64]
 AnyStage = Stage[Any, Any]
 Tell = Callable[[str], None]
 
-AFTER_FRAGMENTS = (RegionGraph, Agglomerate, Relabel)
+AFTER_FRAGMENTS = (RegionGraph, ClassVotes, Agglomerate, Relabel)
 
 
 @dataclass(frozen=True)

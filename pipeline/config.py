@@ -27,6 +27,7 @@ Lengths = tuple[Length, Length, Length]
 Margin = Annotated[int, Field(ge=0)]
 Halo = tuple[Margin, Margin, Margin]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ClassNumber = Annotated[int, Field(ge=1, le=255)]
 
 
 class Section(BaseModel):
@@ -112,11 +113,21 @@ class Affinities(Section):
 
 
 class Mask(Section):
-    """A binary or class volume that covers the layer at some whole-number scale."""
+    """A volume that covers the layer at some whole-number scale; its non-zero voxels are left out, or are classes."""
 
     path: str = Field(json_schema_extra=NOTHING)
-    role: Literal["skip"] = "skip"  # non-zero voxels are left out of the segmentation
+    role: Literal["skip", "background", "class"] = "skip"  # background: predicted, without a label; class: 1 to 255
     voxel_size_nm: Lengths | None = None
+    share: Share = 0.5  # class: of a fragment's voxels that its class must have, to three decimals
+    names: dict[ClassNumber, str] = Field({}, json_schema_extra=NOTHING)  # class: what the report calls them
+
+    @model_validator(mode="after")
+    def _suits_its_role(self) -> Self:
+        if self.role != "class" and (self.names or self.share != 0.5):
+            raise ValueError(f'share and names are about classes, and this mask has role = "{self.role}"')
+        if round(self.share, 3) != self.share:
+            raise ValueError(f"share {self.share} has more than three decimals")
+        return self
 
 
 class Override(Section):
@@ -149,9 +160,7 @@ class Fragments(Section):
     thresholds: Literal["absolute", "percentile"] = "absolute"
     low: Share = 0.02  # edges at or below do not exist; raise it when fragments leak
     high: Share = 0.999  # edges at or above always join; lower it for fewer fragments
-    size_vx: int = Field(
-        0, ge=0, lt=1 << 31
-    )  # watershed: fragments with fewer voxels are linked to their best neighbour
+    size_vx: int = Field(0, ge=0, lt=1 << 31)  # fragments with fewer voxels are linked to their best neighbour
     dust_vx: int = Field(0, ge=0)  # fragments with fewer voxels become background
 
 
@@ -217,9 +226,10 @@ class Relabel(Section):
 
 
 class Guards(Section):
-    """Merges that are refused at any threshold: a property of the merge tree, not of an order."""
+    """Merges that are refused at any threshold, and all above them: a property of the merge tree, not of an order."""
 
     largest_vx: int = Field(0, ge=0)  # a merge whose object would have more voxels; 0: none is refused
+    conflicting_classes: bool = True  # a merge whose object would hold fragments of two classes
 
 
 class Pyramid(Section):
@@ -299,6 +309,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         self._check_source()
+        self._check_masks()
         if self.agglomerate.score == "none" and self.guards.largest_vx:
             raise ValueError('guards.largest_vx cuts the merge tree, and agglomerate.score = "none" makes none')
         if self.relabel.threshold < self.agglomerate.floor:
@@ -325,6 +336,14 @@ class RunConfig(Section):
             raise ValueError("affinities.path and [input.synthetic] are two volumes: give one of them")
         elif given.from_labels is not None and source.truth is None and source.synthetic is None:
             raise ValueError("[affinities.from_labels] needs labels: give input.truth or [input.synthetic]")
+
+    def _check_masks(self) -> None:
+        """Whether classes are unambiguous and of use."""
+        classes = sum(mask.role == "class" for mask in self.mask)
+        if classes > 1:
+            raise ValueError('give one mask of role = "class" with a number for every class')
+        if classes and self.agglomerate.score == "none":
+            raise ValueError('classes keep fragments from merging, and agglomerate.score = "none" merges none')
 
     @property
     def _tiles(self) -> Tiles | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.plan import Plan
 from pipeline.progress import Status
 from pipeline.rundir import RunFolder
 from pipeline.work import Survey
+from workers.block import BlockRef
 
 
 @dataclass
@@ -41,3 +44,12 @@ class Outcome:
             for state, count in counts.items():
                 stage[state] += count
         return sums
+
+    def noted(self, stage: str, sweep: str, key: str) -> Iterator[Any]:
+        """One entry of the receipts of all blocks of a stage's passes that begin so."""
+        for name, survey in self.surveys.items():
+            if name.startswith(f"{stage}/{sweep}"):
+                for index in survey.current.keys() - survey.masked:
+                    summary = survey.task.stage.site.summary(BlockRef(name, index))
+                    if key in summary:
+                        yield summary[key]

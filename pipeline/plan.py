@@ -20,6 +20,7 @@ from pipeline.facts import Facts, layer_of
 from pipeline.geometry import Layer
 from pipeline.stages.affinities import Affinities
 from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.classes import ClassVotes
 from pipeline.stages.contacts import Contacts
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
@@ -49,6 +50,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Waterz,
     RegionGraph,
     Contacts,
+    ClassVotes,
     Agglomerate,
     Relabel,
     Pyramid,

@@ -169,9 +169,9 @@ def _objects(outcome: Outcome) -> str:
     """Counts of the whole volume, from what the blocks left in their receipts."""
     if not outcome.complete:
         return '<p class="soft">Counts of segments follow when all blocks are done.</p>'
-    fragments = sum(_summed(outcome, "agglomerate", "up", "fragments"))
-    merged = sum(_summed(outcome, "relabel", "", "merged"))
-    voxels = sum(_summed(outcome, "relabel", "blocks", "voxels"))
+    fragments = sum(outcome.noted("agglomerate", "up", "fragments"))
+    merged = sum(outcome.noted("relabel", "", "merged"))
+    voxels = sum(outcome.noted("relabel", "blocks", "voxels"))
     whole = outcome.plan.layer.roi.voxels
     rest = "background or masked" if _count(outcome, "masked") else "background"
     told = (
@@ -180,14 +180,6 @@ def _objects(outcome: Outcome) -> str:
     )
     products = " ".join(f"<code>{text(path.name)}</code>" for path in sorted(outcome.folder.root.glob("*.zarr")))
     return f'<p>{told}</p><p class="soft">In this folder: {products}</p>'
-
-
-def _summed(outcome: Outcome, stage: str, sweep: str, key: str) -> Iterator[int]:
-    """One number from the receipts of all blocks of a stage's passes."""
-    for name, survey in outcome.surveys.items():
-        if name.startswith(f"{stage}/{sweep}"):
-            for index in survey.current.keys() - survey.masked:
-                yield int(survey.task.stage.site.summary(BlockRef(name, index))[key])
 
 
 # ---- what was done -------------------------------------------------------------------------------------------------

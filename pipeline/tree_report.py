@@ -5,10 +5,13 @@ The plot is inline SVG in the page's own colours, so that it is light or dark wi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pipeline.config import RunConfig
 from pipeline.geometry import AXES, Index
+from pipeline.ops.classes import CONFLICT
 from pipeline.ops.edges import CHANNEL_SHIFT
 from pipeline.ops.objects import Objects
 from pipeline.ops.sweep import Point, best
@@ -16,6 +19,7 @@ from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.outcome import Outcome
 from pipeline.pages import table, text
 from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.classes import ClassVotes
 from pipeline.stages.evaluate import TOTAL
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.sweep import Sweep
@@ -129,7 +133,8 @@ def largest_objects(outcome: Outcome) -> str:
     if not all(survey is not None and len(survey.current) == survey.total for survey in surveys):
         return _soft("The largest objects follow when all blocks are done.")
     found = relabel.largest_objects()
-    head = ("object", "voxels", "share", "weakest bridge", "between, voxels", f"at ({', '.join(AXES)})", "nm")
+    kinds = () if found.kind is None else ("class",)
+    head = ("object", *kinds, "voxels", "share", "weakest bridge", "between, voxels", f"at ({', '.join(AXES)})", "nm")
     rows = (_row(outcome, found, row) for row in range(found.size))
     told = (
         "The weakest bridge is the merge with the lowest score in an object, between its last two parts; with a "
@@ -137,13 +142,39 @@ def largest_objects(outcome: Outcome) -> str:
     )
     if guard := plan.config.guards.largest_vx:
         told += f" Merges to more than {guard:,} voxels were refused (guards.largest_vx)."
-    return table(head, rows) + _soft(told)
+    return table(head, rows) + _soft(told) + (_soft(_classes_told(outcome)) if kinds else "")
+
+
+def _classes_told(outcome: Outcome) -> str:
+    """What the class mask has changed, from receipts."""
+    plan = outcome.plan
+    counts: Counter[int] = Counter()
+    for found in outcome.noted(ClassVotes.name, "up", "classes"):
+        counts.update({int(kind): number for kind, number in found.items()})
+    each = ", ".join(f"{class_name(plan.config, kind)}: {counts[kind]:,}" for kind in sorted(counts)) or "none"
+    apart, refused = sum(outcome.noted("agglomerate", "up0", "apart")), sum(outcome.noted("relabel", "", "conflicting"))
+    told = (
+        f"Fragments with a class: {each}. {apart:,} voxel edges between fragments of different classes were dropped. "
+    )
+    if not plan.config.guards.conflicting_classes:
+        return told + "Merges of different classes were allowed (guards.conflicting_classes = false)."
+    return told + (
+        f"{refused:,} merges above the threshold were refused because the object would have held different classes "
+        "(guards.conflicting_classes)."
+    )
+
+
+def class_name(config: RunConfig, kind: int) -> str:
+    """What the config calls a class."""
+    names = next((mask.names for mask in config.mask if mask.role == "class"), {})
+    return {0: "none", CONFLICT: "several"}.get(kind) or names.get(kind, str(kind))
 
 
 def _row(outcome: Outcome, found: Objects, row: int) -> tuple[str, ...]:
     layer = outcome.plan.layer
     share = f"{100 * int(found.voxels[row]) / layer.roi.voxels:.2f}\u00a0%"
-    start = (str(found.name[row]), f"{int(found.voxels[row]):,}", share)
+    kind = () if found.kind is None else (class_name(outcome.plan.config, int(found.kind[row])),)
+    start = (str(found.name[row]), *kind, f"{int(found.voxels[row]):,}", share)
     if not found.voxels_b[row]:
         return (*start, "one fragment", "", "", "")
     position = place_of(int(found.tie[row]), layer.shape)

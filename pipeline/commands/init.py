@@ -31,7 +31,13 @@ image = {image}{described}
 
 # [[mask]]                     # leave out the non-zero voxels of this volume
 # path = "skip.zarr"
-# role = "skip"
+# role = "skip"                # "background": predict them, but give them no label
+
+# [[mask]]                     # 1 to 255: classes, which keep fragments apart; 0: none
+# path = "classes.zarr"
+# role = "class"
+# share = 0.5                  # of a fragment's voxels that its class must have
+# names = {{ 1 = "vessel", 2 = "soma" }}
 
 [predict]
 weights = "{weights}"                # shipped weights, or the .json beside your own .safetensors{weights_note}

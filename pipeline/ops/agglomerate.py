@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box
-from pipeline.ops import faces
+from pipeline.ops import classes, faces
 from pipeline.ops.compiled import compiled
 from pipeline.ops.edges import Edges, combine
 from pipeline.ops.greedy import Clusters, Graph, greedy
@@ -38,6 +38,7 @@ from workers.errors import Poison
 
 I32 = NDArray[np.int32]
 U64 = NDArray[np.uint64]
+U16 = NDArray[np.uint16]
 MEAN_SCORE = Score()
 NOT_COUNTED = np.empty(0, np.int64)
 
@@ -46,7 +47,8 @@ NOT_COUNTED = np.empty(0, np.int64)
 class Part:
     """What a chunk hands to its parent: nodes (ascending), edges between them, edges across its three low faces.
 
-    `until` is the level from which on a node is complete unless it reaches a face; none: 0 for all.
+    `until` is the level from which on a node is complete unless it reaches a face; none: 0 for all. `kind` is a node's
+    class, if fragments have classes (ops/classes.py): edges between different ones are gone already.
     """
 
     box: Box
@@ -56,6 +58,7 @@ class Part:
     low: tuple[Edges, Edges, Edges]
     until: NDArray[np.uint8] | None = None
     volume: NDArray[np.int64] = field(default_factory=lambda: NOT_COUNTED)  # voxels of every node that are inside
+    kind: U16 | None = None
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,16 @@ class Tree:
 @dataclass(frozen=True)
 class Sizes:
     """Beside the merges the tie of the edge that decided and the voxels of both clusters; the fragments that became
-    complete in this chunk, and their voxels: every fragment is in one chunk of the volume."""
+    complete in this chunk, and their voxels: every fragment is in one chunk of the volume. If fragments have classes,
+    those of the merged clusters and of these fragments."""
 
     tie: U64
     voxels_a: NDArray[np.int64]
     voxels_b: NDArray[np.int64]
     fragment: U64
     voxels: NDArray[np.int64]
+    merged_kind: U16 | None = None
+    kind: U16 | None = None
 
 
 NO_SIZES = Sizes(np.empty(0, np.uint64), NOT_COUNTED, NOT_COUNTED, np.empty(0, np.uint64), NOT_COUNTED)
@@ -98,6 +104,7 @@ def gather(children: Sequence[Part], box: Box) -> Part:
     name, place = np.unique(names, return_inverse=True)
     mask, until = np.zeros(name.size, np.uint8), np.zeros(name.size, np.uint8)
     volume = np.zeros(name.size, np.int64)
+    kind = None if children[0].kind is None else np.zeros(name.size, np.uint16)
     rows = 0
     for child in children:
         here = place[rows : rows + child.name.size]  # a child's names differ
@@ -107,6 +114,8 @@ def gather(children: Sequence[Part], box: Box) -> Part:
             until[here] = np.maximum(until[here], child.until)
         if child.volume.size:
             volume[here] += child.volume
+        if kind is not None and child.kind is not None:
+            kind[here] = child.kind  # a fragment's class is the same everywhere, a cluster has one row
     inner = [child.edges for child in children]
     outer: tuple[list[Edges], list[Edges], list[Edges]] = ([], [], [])
     for child in children:
@@ -114,7 +123,7 @@ def gather(children: Sequence[Part], box: Box) -> Part:
             (inner if child.box.begin[axis] > box.begin[axis] else outer[axis]).append(crossing)
     nothing = children[0].edges.take(np.arange(0))
     low = (combine([*outer[0], nothing]), combine([*outer[1], nothing]), combine([*outer[2], nothing]))
-    return Part(box, name, mask, combine(inner), low, until, volume)
+    return Part(box, name, mask, combine(inner), low, until, volume, kind)
 
 
 def agglomerate(
@@ -141,15 +150,21 @@ def agglomerate(
     arrived = ~frozen & _unfinished(children, part.name, level)
     volume = part.volume.copy()
     voxels = add_up(volume, merges.a, merges.b)
-    sizes = Sizes(part.edges.tie[order][merges.tie], *voxels, part.name[arrived], part.volume[arrived])
+    kind = None if part.kind is None else part.kind.copy()
+    merged_kind = None if kind is None else classes.join(kind, merges.a, merges.b)
+    arrived_kind = None if part.kind is None else part.kind[arrived]
+    ties, complete = part.edges.tie[order], (part.name[arrived], part.volume[arrived])
+    sizes = Sizes(ties[merges.tie], *voxels, *complete, merged_kind, arrived_kind)
     root = parent == np.arange(parent.size, dtype=np.int32)
     stays = root & (clusters.frozen != 0)
-    left = _left(part.name[clusters.smallest], graph, part.edges.tie[order], clusters.frozen)
-    name = part.name[clusters.smallest[stays]]
-    place = np.argsort(name)
+    left = _left(part.name[clusters.smallest], graph, ties, clusters.frozen)
+    smallest = clusters.smallest[stays]
+    place = np.argsort(part.name[smallest])
     later = None if until is None else np.where(until > level, until, np.uint8(0))[stays][place]
-    volume = volume[clusters.smallest[stays]][place]
-    upward = Part(box, name[place], part.mask[stays][place], left, part.low, later, volume)
+    smallest = smallest[place]
+    kind = None if kind is None else kind[smallest]
+    mask = part.mask[stays][place]
+    upward = Part(box, part.name[smallest], mask, left, part.low, later, volume[smallest], kind)
     return Agglomerated(upward, tree, int(root.sum() - stays.sum()), sizes)
 
 

@@ -4,12 +4,13 @@ A merge (a, b, score) says that the clusters whose smallest fragments are a < b 
 writes it in the chunk in which it decided it, with the sizes of both clusters. Three facts hold, whatever the grid:
 
 1. Scores only fall along the tree: a merge is no better than any merge inside the two clusters it joins.
-2. Sizes only grow along it.
+2. Sizes only grow along it; so do the sets of classes (ops/classes.py) in the clusters.
 3. Every fragment but a cluster's smallest is the larger name of exactly one merge inside that cluster.
 
-`kept` keeps the merges with a score above a threshold and, as a guard, a merged size up to a limit. By 1 and 2 it is
-closed: with a merge, all that it presupposes are kept. So the outcome depends on no order, and the segments are the
-connected components of the kept merges. One chunk needs no other to know its part:
+`kept` keeps the merges with a score above a threshold and, as guards, a merged size up to a limit and no two classes
+in the merged cluster. By 1 and 2 it is closed: with a merge, all that it presupposes are kept. So the outcome depends
+on no order, and the segments are the connected components of the kept merges. One chunk needs no other to know its
+part:
 
 4. `cut` unites what the chunk's own kept merges join; the smallest name of a component is its root.
 5. `compose` (ops/pieces.py) goes on where the parent goes on: with the names of the clusters that the chunk handed
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ops.classes import CONFLICT
 from pipeline.ops.compiled import compiled
 from pipeline.ops.pieces import compose
 from pipeline.ops.relabel import components
@@ -41,7 +43,10 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Merges:
-    """Rows of the merge tree. `tie` names the voxel edge that decided; sizes are those of the two clusters."""
+    """Rows of the merge tree. `tie` names the voxel edge that decided; sizes are those of the two clusters.
+
+    `kind` is the class of the merged cluster, if fragments have classes.
+    """
 
     a: U64
     b: U64
@@ -49,6 +54,7 @@ class Merges:
     tie: U64
     voxels_a: I64
     voxels_b: I64
+    kind: NDArray[np.uint16] | None = None
 
     @property
     def size(self) -> int:
@@ -62,14 +68,22 @@ class Merges:
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Merges:
         """Some of the rows."""
-        return Merges(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Merges(**{name: column[rows] for name, column in columns.items() if column is not None})
+
+    @property
+    def conflicting(self) -> NDArray[np.bool_]:
+        """Which of them make a cluster with fragments of several classes."""
+        return np.zeros(self.size, np.bool_) if self.kind is None else self.kind == CONFLICT
 
 
-def kept(merges: Merges, *, threshold: float, largest_vx: int = 0) -> Merges:
-    """The merges above a threshold whose cluster is no larger than a limit; 0: no limit."""
+def kept(merges: Merges, *, threshold: float, largest_vx: int = 0, one_class: bool = False) -> Merges:
+    """The merges above a threshold whose cluster is no larger than a limit (0: none), and of one class if so wanted."""
     keep = merges.score > threshold
     if largest_vx:
         keep &= merges.voxels <= largest_vx
+    if one_class:
+        keep &= ~merges.conflicting
     return merges.take(keep)
 
 

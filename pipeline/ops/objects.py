@@ -34,6 +34,7 @@ class Objects:
     tie: U64
     voxels_a: I64
     voxels_b: I64
+    kind: NDArray[np.uint16] | None = None  # its class, if fragments have classes
 
     @property
     def size(self) -> int:
@@ -42,14 +43,17 @@ class Objects:
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """As a table."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        table = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: column for name, column in table.items() if column is not None}
 
 
-def list_objects(own: Merges, fragment: U64, voxels: I64, renames: Renames) -> Objects:
+def list_objects(
+    own: Merges, fragment: U64, voxels: I64, renames: Renames, kind: NDArray[np.uint16] | None = None
+) -> Objects:
     """A chunk's list: from its kept merges, its complete fragments, and what its names become."""
-    bridged = Objects(own.a, own.voxels, own.score, own.tie, own.voxels_a, own.voxels_b)
+    bridged = Objects(own.a, own.voxels, own.score, own.tie, own.voxels_a, own.voxels_b, own.kind)
     none = np.zeros(fragment.size, np.int64)
-    single = Objects(fragment, voxels, none.astype(np.float64), none.astype(np.uint64), voxels, none)
+    single = Objects(fragment, voxels, none.astype(np.float64), none.astype(np.uint64), voxels, none, kind)
     final = [_final(objects, renames) for objects in (bridged, single)]
     return largest(final)
 
@@ -62,8 +66,8 @@ def _final(objects: Objects, renames: Renames) -> Objects:
 def largest(lists: Iterable[Objects]) -> Objects:
     """Of every name the largest statement, and of those the LISTED largest."""
     found = list(lists)
-    columns = [np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Objects)]
-    every = Objects(*columns)
+    tables = [one.columns() for one in found]
+    every = Objects(**{name: np.concatenate([table[name] for table in tables]) for name in tables[0]})
     order = np.lexsort((-every.voxels, every.name))
     first = np.ones(order.size, np.bool_)
     first[1:] = every.name[order[1:]] != every.name[order[:-1]]
@@ -72,4 +76,4 @@ def largest(lists: Iterable[Objects]) -> Objects:
 
 
 def _take(objects: Objects, rows: NDArray[np.integer]) -> Objects:
-    return Objects(*(column[rows] for column in objects.columns().values()))
+    return Objects(**{name: column[rows] for name, column in objects.columns().items()})

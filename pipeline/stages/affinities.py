@@ -24,7 +24,7 @@ from pipeline.source_formats import MAX_NPZ_BYTES
 from pipeline.sources import Source, open_source
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.context import label_recipe
-from pipeline.stages.masks import Absences
+from pipeline.stages.masks import Absences, skip_content
 from pipeline.stages.stage import Pass, Stage, Written
 from pipeline.stages.synthesize import Synthesize
 from pipeline.volumes import ArraySpec, Volume, require_finite
@@ -74,7 +74,6 @@ class Affinities(CodeSource[Inputs, Outputs]):
     def content(self) -> dict[str, Any]:
         """What is read and how, where the layer and its region end, and the masks."""
         layer, settings, facts = self.site.layer, self._settings, self.site.facts
-        pairs = zip(self.site.config.mask, facts["masks"], strict=True)
         made = settings.from_labels
         return {
             "given": facts["affinities"]["fingerprint"],
@@ -86,7 +85,7 @@ class Affinities(CodeSource[Inputs, Outputs]):
             "made": None if made is None else [*self._recipe_content(), made.dtype],
             "layer": layer.shape,
             "roi": [layer.roi.begin, layer.roi.end],
-            "masks": [[m.role, mask["fingerprint"], mask["voxel_size_pm"]] for m, mask in pairs],
+            "masks": skip_content(self.site),
         }
 
     def _recipe_content(self) -> list[Any]:
@@ -138,6 +137,7 @@ class Affinities(CodeSource[Inputs, Outputs]):
         """The needed channels of a box; what absent voxels hold does not matter."""
         source, location = self._source, self._source.location
         values_CZYX = source.read_unchecked(box, self._how.channels)
+        values_CZYX = np.require(values_CZYX, requirements="W")  # a mapped file cannot be written to
         values_CZYX[:, self._absences.voxels(box)] = 0
         require_finite(values_CZYX, origin=box.begin, where=location)
         if not self._how.clip:

@@ -1,20 +1,26 @@
-"""Agglomeration: the merge tree of the region graph, chunk by chunk and level by level (ops/agglomerate.py)."""
+"""Agglomeration: the merge tree of the region graph, chunk by chunk and level by level (ops/agglomerate.py).
+
+If fragments have classes, level 0 drops the edges between different ones, and every row says its class.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Index
 from pipeline.ops import faces
-from pipeline.ops.agglomerate import Part, agglomerate
+from pipeline.ops.agglomerate import Part, Sizes, agglomerate
+from pipeline.ops.classes import Classes, separate, together
 from pipeline.ops.edges import HISTOGRAMS, Edges
 from pipeline.ops.scores import Score
 from pipeline.ops.thresholds import FULL_SCALE
+from pipeline.stages.classes import ClassVotes
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.stage import Pass, Stage
 from pipeline.stages.tabular import (
@@ -37,30 +43,52 @@ EDGES_PER_SURFACE_VOXEL = 0.5  # what a chunk hands up; measured: 0.28 with a fr
 
 @dataclass(frozen=True)
 class _Chunk:
-    """The graphs of a chunk's children."""
+    """The graphs of a chunk's children; at level 0 the block's own, and its fragments' classes if there are any."""
 
     children: tuple[Part, ...]
     box: Box
     floor: float
     score: Score
     level: int
+    classes: Classes | None = None
 
     def compute(self) -> Tables:
-        found = agglomerate(self.children, self.box, floor=self.floor, score=self.score, level=self.level)
+        children, apart = self.children, {}
+        if self.classes is not None:
+            parts, dropped = zip(*(_separated(part, self.classes) for part in children), strict=True)
+            children, apart = parts, {"apart": sum(dropped)}
+        found = agglomerate(children, self.box, floor=self.floor, score=self.score, level=self.level)
         part, tree = found.part, found.tree
         until = np.zeros(part.name.size, np.uint8) if part.until is None else part.until
         sizes = {"tie": found.sizes.tie, "voxels_a": found.sizes.voxels_a, "voxels_b": found.sizes.voxels_b}
-        sections: dict[str, Table] = {
+        tables: dict[str, dict[str, NDArray[Any]]] = {
             "nodes": {"name": part.name, "mask": part.mask, "until": until, "volume": part.volume},
             "merges": {"a": tree.a, "b": tree.b, "score": tree.score, **sizes},
             "fragments": {"name": found.sizes.fragment, "voxels": found.sizes.voxels},
-            **part.edges.sections("edges"),
         }
+        for section, kind in _kinds(part, found.sizes).items():
+            tables[section]["kind"] = kind
+        sections: dict[str, Table] = {**tables, **part.edges.sections("edges")}
         for side, crossing in zip(faces.LOW, part.low, strict=True):
             sections |= crossing.sections(side)
         left = {"nodes": part.name.size, "edges": part.edges.size, "crossing": sum(e.size for e in part.low)}
         counts = {"merges": tree.a.size, "closed": found.closed, "fragments": found.sizes.fragment.size}
-        return Tables(sections, {**counts, **left})
+        return Tables(sections, {**counts, **left, **apart})
+
+
+def _separated(part: Part, classes: Classes) -> tuple[Part, int]:
+    """A block's graph without edges between classes, and how many voxel edges were dropped; the nodes get classes."""
+    (edges, dropped), *low = (separate(edges, classes) for edges in (part.edges, *part.low))
+    crossing = (low[0][0], low[1][0], low[2][0])
+    found = replace(part, edges=edges, low=crossing, kind=classes.of(part.name))
+    return found, dropped + sum(count for _, count in low)
+
+
+def _kinds(part: Part, sizes: Sizes) -> dict[str, NDArray[Any]]:
+    """The columns of classes, by section; none if fragments have no classes."""
+    if part.kind is None or sizes.merged_kind is None or sizes.kind is None:
+        return {}
+    return {"nodes": part.kind, "merges": sizes.merged_kind, "fragments": sizes.kind}
 
 
 class Agglomerate(TabularStage):
@@ -74,6 +102,12 @@ class Agglomerate(TabularStage):
         """The stage that made the region graph."""
         return self.site.find(RegionGraph)
 
+    @cached_property
+    def votes(self) -> ClassVotes | None:
+        """The stage that says what class a fragment has; None if the run has no classes."""
+        votes = self.site.find(ClassVotes)
+        return votes if votes.active else None
+
     @property
     def active(self) -> bool:
         """Whether fragments are agglomerated at all."""
@@ -85,8 +119,8 @@ class Agglomerate(TabularStage):
         return f"{self.site.config.agglomerate.score}-affinity agglomeration is exact over the hierarchy"
 
     def upstream(self) -> tuple[Stage[Any, Any], ...]:
-        """The region graph."""
-        return (self.graph,)
+        """The region graph, and the classes if there are any."""
+        return (self.graph,) if self.votes is None else (self.graph, self.votes)
 
     def content(self) -> dict[str, Any]:
         """The score, and where the tree begins."""
@@ -103,22 +137,39 @@ class Agglomerate(TabularStage):
         return self.graph.fragments.empty(_level(sweep), index)
 
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
-        """The block's region graph, or its children."""
+        """The block's region graph, and the classes in it and before it; or its children."""
         level = _level(sweep)
         if level == 0:
-            return [BlockRef(self.graph.task("blocks"), index)]
+            refs = [BlockRef(self.graph.task("blocks"), index)]
+            if self.votes is not None:
+                refs += [ref for block in self._with_before(index) for ref in self.votes.class_refs(block)]
+            return refs
         return [BlockRef(self.task(f"up{level - 1}"), child) for child in self.graph.fragments.children(level, index)]
 
     def read(self, sweep: str, index: Index) -> _Chunk:
         """The graphs of the children; at level 0 the block's own."""
-        level, settings = _level(sweep), self.site.config.agglomerate
+        level, settings, classes = _level(sweep), self.site.config.agglomerate, None
         if level == 0:
             parts = [self._part(self.graph, "blocks", "inner", index)]
+            if self.votes is not None:
+                classes = together([self.votes.read_classes(block) for block in self._with_before(index)])
         else:
             self._refuse_beyond_limit(sweep, index)
             children = self.graph.fragments.children(level, index)
             parts = [self._part(self, f"up{level - 1}", "edges", child) for child in children]
-        return _Chunk(tuple(parts), self.box(sweep, index), settings.floor * FULL_SCALE, self._score, level)
+        return _Chunk(tuple(parts), self.box(sweep, index), settings.floor * FULL_SCALE, self._score, level, classes)
+
+    def _with_before(self, index: Index) -> list[Index]:
+        """A block and those before it: all fragments that its edges touch are in one of them."""
+        return [index, *(before for _, before in self.graph.before(index))]
+
+    @property
+    def guards(self) -> dict[str, Any]:
+        """Which merges are refused at any threshold: arguments of `kept`, those that matter here."""
+        guards, found = self.site.config.guards, {}
+        if guards.largest_vx:
+            found["largest_vx"] = guards.largest_vx
+        return found if self.votes is None or not guards.conflicting_classes else {**found, "one_class": True}
 
     @property
     def _score(self) -> Score:
@@ -167,9 +218,8 @@ class Agglomerate(TabularStage):
         nodes = stored["nodes"]
         edges = [Edges.of_columns(stored[section], stored.get(section + HISTOGRAMS)) for section in wanted]
         low = (edges[1], edges[2], edges[3])
-        return Part(
-            stage.box(sweep, index), nodes["name"], nodes["mask"], edges[0], low, nodes.get("until"), nodes["volume"]
-        )
+        later = (nodes.get("until"), nodes["volume"], nodes.get("kind"))
+        return Part(stage.box(sweep, index), nodes["name"], nodes["mask"], edges[0], low, *later)
 
 
 def _level(sweep: str) -> int:

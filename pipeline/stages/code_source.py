@@ -6,6 +6,8 @@ Every block's receipt has a `histogram` of 256 bins: the nearest edges that exis
 byte). There is one such stage that is active in a run.
 
 Beside every block of codes lie its shells: whoever needs one voxel around a block reads those of the neighbours.
+
+Background masks are applied to what is read and not to what is stored: another mask needs no other codes.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Grid, Index
+from pipeline.ops.affinities import keep_existing_edges, reach
 from pipeline.ops.shells import needs
 from pipeline.stages import shells
+from pipeline.stages.masks import SkipMask, background_content, background_masks, skipped
 from pipeline.stages.stage import Stage, Written
 from pipeline.volumes import Volume, digest
 from workers.block import BlockRef
@@ -101,7 +105,10 @@ class CodeSource(Stage[Inputs, Outputs]):
         return (ref for ref in self.refs(self.code_pass, box) if not self.masked(self.code_pass, ref.index))
 
     def read_codes(self, box: Box, channels: int = NEAREST_CHANNELS) -> NDArray[Any]:
-        """The first channels of a box inside the region of interest; 0 in masked blocks."""
+        """The first channels of a box inside the region of interest; 0 in masked blocks and in the background."""
+        return self._in_foreground(self._stored_codes(box, channels), box)
+
+    def _stored_codes(self, box: Box, channels: int) -> NDArray[Any]:
         codes = np.zeros((channels, *box.shape), self.code_dtype)
         for ref in self.code_refs(box):
             piece = self.code_grid.block_box(ref.index).clip(box)
@@ -112,11 +119,31 @@ class CodeSource(Stage[Inputs, Outputs]):
         """The nearest channels of a later stage's block and, from shells alone, of one voxel around it."""
         read = block.grow(ONE).clip(self.site.layer.roi)
         codes_CZYX = np.zeros((NEAREST_CHANNELS, *read.shape), self.code_dtype)
-        codes_CZYX[(..., *block.slices(read.begin))] = self.read_codes(block)
+        codes_CZYX[(..., *block.slices(read.begin))] = self._stored_codes(block, NEAREST_CHANNELS)
         for ref in self.code_refs(read):
             wanted = needs(block, self.code_grid.block_box(ref.index), self._cells)
             if wanted:
                 shells.fill(codes_CZYX, read.begin, self._shells(ref.index), wanted)
+        return self._in_foreground(codes_CZYX, read)
+
+    def background_content(self) -> dict[str, Any]:
+        """What decides, besides the stored codes, which are read: nothing, if no mask says what is background."""
+        content = background_content(self.site)
+        return {"background": content} if content else {}
+
+    @cached_property
+    def _background(self) -> tuple[SkipMask, ...]:
+        return background_masks(self.site)
+
+    def _in_foreground(self, codes_CZYX: NDArray[Any], box: Box) -> NDArray[Any]:
+        """The codes of a box without the edges that end in the background, in place."""
+        if self._background:
+            offsets = self.offsets[: len(codes_CZYX)]
+            around = box.grow(*reach(offsets))
+            inside = around.clip(self.site.layer.box)
+            absent_ZYX = np.ones(around.shape, np.bool_)
+            absent_ZYX[inside.slices(around.begin)] = skipped(self._background, inside)
+            keep_existing_edges(codes_CZYX, absent_ZYX, offsets)
         return codes_CZYX
 
     @property

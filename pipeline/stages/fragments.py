@@ -154,6 +154,7 @@ class Fragments(FragmentSource):
             "dust_vx": settings.dust_vx,
             "code_table": [int(value) for value in self.codes.code_table],
             "roi": [roi.begin, roi.end],
+            **self.codes.background_content(),
         }
 
     def passes(self) -> tuple[Pass, ...]:

@@ -134,6 +134,7 @@ class MutexWatershed(FragmentSource):
             "offsets": [list(offset) for offset in self.edges.offsets],
             "code_table": [int(value) for value in self.codes.code_table],
             "roi": [roi.begin, roi.end],
+            **self.codes.background_content(),
         }
 
     def passes(self) -> tuple[Pass, ...]:

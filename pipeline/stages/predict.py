@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Grid, Index
 from pipeline.ops import predict as op
 from pipeline.stages.code_source import CodeSource
-from pipeline.stages.masks import Absences
+from pipeline.stages.masks import Absences, skip_content
 from pipeline.stages.networks import Networks, Part
 from pipeline.stages.resample import Resample
 from pipeline.stages.stage import Pass, Stage, Written
@@ -73,12 +73,11 @@ class Predict(CodeSource[Inputs, Outputs]):
     def content(self) -> dict[str, Any]:
         """The weights, where the layer and its region end, and the masks. Overrides count block by block."""
         layer = self.site.layer
-        pairs = zip(self.site.config.mask, self.site.facts["masks"], strict=True)
         return {
             "weights": self._networks.identity(0),
             "layer": layer.shape,
             "roi": [layer.roi.begin, layer.roi.end],
-            "masks": [[m.role, facts["fingerprint"], facts["voxel_size_pm"]] for m, facts in pairs],
+            "masks": skip_content(self.site),
         }
 
     def block_content(self, sweep: str, index: Index) -> Any:

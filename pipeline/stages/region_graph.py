@@ -111,7 +111,7 @@ class RegionGraph(TabularStage):
     def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
         """Own fragments and codes, and the names on the high faces of the blocks before."""
         refs = self.fragments.label_refs(index)
-        for _, before in self._before(index):
+        for _, before in self.before(index):
             refs += self.fragments.label_refs(before)
         return [*refs, *self.codes.code_refs(self.box(sweep, index))]
 
@@ -128,7 +128,7 @@ class RegionGraph(TabularStage):
         """Fragments, codes and the slabs before."""
         box = self.box(sweep, index)
         before = {}
-        for axis, neighbour in self._before(index):
+        for axis, neighbour in self.before(index):
             if not self.fragments.empty(0, neighbour):
                 before[faces.LOW[axis]] = self.fragments.read_high_face(neighbour, faces.HIGH[axis])
         return _Block(
@@ -153,7 +153,7 @@ class RegionGraph(TabularStage):
         cut = faces_between(self.grids[0]) // 2
         return int(STORED_ROW_BYTES * (rows + cut))
 
-    def _before(self, index: Index) -> Iterable[tuple[int, Index]]:
+    def before(self, index: Index) -> Iterable[tuple[int, Index]]:
         """The axes along which there is a block before this one, and that block."""
         for axis in range(3):
             if index[axis]:

@@ -45,17 +45,24 @@ class _Merges:
     handed_up: U64
     fragment: U64
     voxels: NDArray[np.int64]
+    kind: NDArray[np.uint16] | None
     parent: Renames
+    conflicting: int | None  # merges that were refused for their classes
 
     def renames(self) -> tuple[Renames, Objects]:
         """What the chunk's names become, and its largest objects."""
         found = cut(self.own, handed_up=self.handed_up, parent=self.parent)
-        return found, list_objects(self.own, self.fragment, self.voxels, found)
+        return found, list_objects(self.own, self.fragment, self.voxels, found, self.kind)
+
+    def counts(self, found: Renames) -> dict[str, int]:
+        """How many merges there are, and how many were refused for their classes if there are any."""
+        counts = {"merged": found.kept}
+        return counts if self.conflicting is None else {**counts, "conflicting": self.conflicting}
 
     def compute(self) -> Tables:
         found, objects = self.renames()
         sections: dict[str, Table] = {"final": {"old": found.old, "new": found.new}, OBJECTS: objects.columns()}
-        return Tables(sections, {"merged": found.kept})
+        return Tables(sections, self.counts(found))
 
 
 @dataclass(frozen=True)
@@ -69,16 +76,16 @@ class _Labels:
     def compute(self) -> Tables:
         piece, fragment = self.names
         found = unchanged()
-        sections: dict[str, Table] = {}
+        merged, sections = {"merged": 0}, dict[str, Table]()
         if self.merges is not None:
             found, objects = self.merges.renames()
-            sections = {OBJECTS: objects.columns()}
+            merged, sections = self.merges.counts(found), {OBJECTS: objects.columns()}
         labels_ZYX = rename(self.pieces_ZYX, piece, rename(fragment, found.old, found.new))
         fragments = np.unique(fragment[fragment != 0])
         segments = rename(fragments, found.old, found.new)
         counts = {"segments": np.unique(segments).size, "voxels": int(np.count_nonzero(labels_ZYX))}
         sections["segments"] = {"fragment": fragments, "segment": segments}
-        return Tables(sections, {"merged": found.kept, **counts}, labels_ZYX)
+        return Tables(sections, {**merged, **counts}, labels_ZYX)
 
 
 class Relabel(TabularStage):
@@ -105,9 +112,7 @@ class Relabel(TabularStage):
 
     def content(self) -> dict[str, Any]:
         """The threshold and the guards, if there is something to cut."""
-        config = self.site.config
-        guards = {"largest_vx": config.guards.largest_vx} if config.guards.largest_vx else {}
-        return {} if self.tree is None else {"threshold": config.relabel.threshold, **guards}
+        return {} if self.tree is None else {"threshold": self.site.config.relabel.threshold, **self.tree.guards}
 
     def passes(self) -> tuple[Pass, ...]:
         """Down the levels, the last of which writes the labels."""
@@ -137,17 +142,17 @@ class Relabel(TabularStage):
 
     def _merges(self, tree: Agglomerate, sweep: str, index: Index) -> _Merges:
         stored = tree.tables(f"up{_level(sweep)}", index, "merges", "nodes", "fragments")
-        config, parent = self.site.config, unchanged()
-        own = kept(
-            Merges(**stored["merges"]),
-            threshold=config.relabel.threshold * FULL_SCALE,
-            largest_vx=config.guards.largest_vx,
-        )
+        threshold, parent = self.site.config.relabel.threshold * FULL_SCALE, unchanged()
+        above = kept(Merges(**stored["merges"]), threshold=threshold)
+        own = kept(above, threshold=threshold, **tree.guards)
+        refused = above.conflicting.sum() if "one_class" in tree.guards else 0
+        conflicting = None if above.kind is None else int(refused)
         if _level(sweep) + 1 < len(self.grids):
-            above = self.tables(_above(sweep), parent_index(index), "final")["final"]
-            parent = Renames(above["old"], above["new"], 0)
-        fragments = stored["fragments"]
-        return _Merges(own, stored["nodes"]["name"], fragments["name"], fragments["voxels"], parent)
+            final = self.tables(_above(sweep), parent_index(index), "final")["final"]
+            parent = Renames(final["old"], final["new"], 0)
+        fragments, handed_up = stored["fragments"], stored["nodes"]["name"]
+        complete = (fragments["name"], fragments["voxels"], fragments.get("kind"))
+        return _Merges(own, handed_up, *complete, parent, conflicting)
 
     # ---- what others read --------------------------------------------------------------------------------------
     @property

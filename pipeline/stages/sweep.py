@@ -118,8 +118,7 @@ class Sweep(TabularStage):
 
     def content(self) -> dict[str, Any]:
         """The thresholds, and what decides the comparison."""
-        guards = {"largest_vx": self.site.config.guards.largest_vx} if self.site.config.guards.largest_vx else {}
-        return {**self._evaluate.content(), **guards, "thresholds": list(self.thresholds)}
+        return {**self._evaluate.content(), **self.agglomerate.guards, "thresholds": list(self.thresholds)}
 
     def passes(self) -> tuple[Pass, ...]:
         """Blocks, then all of them together."""
@@ -152,7 +151,7 @@ class Sweep(TabularStage):
         score: list[NDArray[np.float64]] = [np.empty(0, np.float64)]
         for ref in self._tree_refs():
             merges = self.agglomerate.tables(ref.task.rpartition("/")[2], ref.index, "merges")["merges"]
-            own = kept(Merges(**merges), threshold=least, largest_vx=self.site.config.guards.largest_vx)
+            own = kept(Merges(**merges), threshold=least, **self.agglomerate.guards)
             a.append(own.a)
             b.append(own.b)
             score.append(own.score)

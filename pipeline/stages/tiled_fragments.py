@@ -100,6 +100,7 @@ class TiledFragments(FragmentSource):
             "code_table": [int(value) for value in self.codes.code_table],
             "voxel_size_pm": self.site.layer.voxel_size.pm,
             "roi": [roi.begin, roi.end],
+            **self.codes.background_content(),
         }
 
     def passes(self) -> tuple[Pass, ...]:

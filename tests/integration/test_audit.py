@@ -55,7 +55,7 @@ def test_stored_affinities_that_are_not_the_network_s_are_found(fresh_demo: Demo
 def test_a_method_cut_at_blocks_is_found_at_their_faces(
     small_demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RegionGraph, "_before", lambda self, index: iter(()))  # edges across faces are lost
+    monkeypatch.setattr(RegionGraph, "before", lambda self, index: iter(()))  # edges across faces are lost
     plan = plan_of(small_demo[0])
     region = whole_blocks(plan, Box((7, 47, 47), (9, 49, 49)))
     assert region == plan.layer.roi

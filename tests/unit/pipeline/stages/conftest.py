@@ -15,6 +15,7 @@ from pipeline.config import RunConfig, parse
 from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
 from pipeline.stages import shells, tabular
 from pipeline.stages.agglomerate import Agglomerate
+from pipeline.stages.classes import ClassVotes
 from pipeline.stages.contacts import Contacts
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.fragments import Fragments
@@ -31,7 +32,7 @@ from workers.block import BlockRef
 ROI = Box((1, 2, 3), (25, 42, 43))
 LAYER = Layer((26, 44, 45), ROI, VoxelSize.from_nm([30, 6, 6]))
 PREDICT_BLOCK = (12, 20, 20)
-KINDS = (Fragments, MutexWatershed, Seeded, Waterz, RegionGraph, Contacts, Agglomerate, Relabel)
+KINDS = (Fragments, MutexWatershed, Seeded, Waterz, RegionGraph, Contacts, ClassVotes, Agglomerate, Relabel)
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -4, 0), (0, 0, -4), (1, -3, 0), (0, 3, -3))
 
@@ -160,7 +161,12 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
     def build(
-        block: Index, *, codes: np.ndarray | None = None, hidden: tuple[Index, ...] = (), **sections: Any
+        block: Index,
+        *,
+        codes: np.ndarray | None = None,
+        hidden: tuple[Index, ...] = (),
+        facts: Mapping[str, Any] | None = None,
+        **sections: Any,
     ) -> Chain:
         summaries: dict[BlockRef, Mapping[str, Any]] = {}
         config = config_of(block, **sections)
@@ -173,7 +179,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
             return summaries[ref]
 
         def site() -> Site:
-            return Site(config, LAYER, {}, tmp_path / "data", before, summary)
+            return Site(config, LAYER, facts or {}, tmp_path / "data", before, summary)
 
         predict = StandIn(site(), random_codes() if codes is None else codes, hidden)
         before = (predict,)
