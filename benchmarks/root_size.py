@@ -21,8 +21,8 @@ from pipeline.geometry import Box, Grid, Index
 from pipeline.ops.agglomerate import Agglomerated, Part, agglomerate
 from pipeline.ops.relabel import segments
 
-SHAPES: tuple[Index, ...] = ((64, 256, 256), (128, 512, 512), (128, 1024, 1024))
-BLOCK: Index = (32, 128, 128)
+SHAPES: tuple[Index, ...] = ((128, 512, 512), (128, 1024, 1024), (256, 1024, 1024))
+BLOCK: Index = (64, 256, 256)
 FULL_SCALE = 65535
 
 
