@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Box, Index
+from pipeline.geometry import Box, Grid, Index
 from pipeline.ops import faces
 from pipeline.ops.agglomerate import Part, Sizes, agglomerate
 from pipeline.ops.classes import Classes, separate, together
@@ -38,7 +38,8 @@ from workers.errors import Poison
 EDGE_BYTES = 300  # an edge while chunks are gathered, combined and merged; measured: 150 to 200
 HISTOGRAM_BYTES = 400  # its histogram, at eight bins
 STORED_EDGE_BYTES = 40
-EDGES_PER_SURFACE_VOXEL = 0.5  # what a chunk hands up; measured: 0.28 with a fragment to 85 voxels
+EDGES_PER_SURFACE_VOXEL = 0.5  # what a small chunk hands up; measured: 0.28 with a fragment to 85 voxels
+EDGES_UP_PER_VOXEL = 0.01  # what a large one does; measured: 0.003 (fragments of 200 voxels) to 0.009 (of 100)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ class _Chunk:
         left = {"nodes": part.name.size, "edges": part.edges.size, "crossing": sum(e.size for e in part.low)}
         counts = {"merges": tree.a.size, "closed": found.closed, "fragments": found.sizes.fragment.size}
         return Tables(sections, {**counts, **left, **apart})
+
+
+def edges_to_join(finer: Grid) -> float:
+    """Edges that meet in a chunk whose children are blocks of this grid, as estimates assume."""
+    voxels = finer.coarser().block_box((0, 0, 0)).voxels
+    return max(EDGES_PER_SURFACE_VOXEL * faces_to_join(finer), EDGES_UP_PER_VOXEL * voxels)
 
 
 def _separated(part: Part, classes: Classes) -> tuple[Part, int]:
@@ -203,12 +210,15 @@ class Agglomerate(TabularStage):
         if level == 0:
             voxels = self.box(sweep, (0, 0, 0)).voxels
             return int(self._edge_bytes * EDGES_PER_FRAGMENT * FRAGMENTS_PER_VOXEL * voxels)
-        return int(self._edge_bytes * EDGES_PER_SURFACE_VOXEL * faces_to_join(self.grids[level - 1]))
+        return int(self._edge_bytes * edges_to_join(self.grids[level - 1]))
 
     def stored_bytes(self) -> int:
         """What every chunk hands up, and the merge tree."""
-        rows = EDGES_PER_SURFACE_VOXEL * sum(faces_between(grid) for grid in self.grids)
-        return int(STORED_EDGE_BYTES * rows + 24 * FRAGMENTS_PER_VOXEL * self.site.layer.roi.voxels)
+        voxels = self.site.layer.roi.voxels
+        rows = sum(
+            max(EDGES_PER_SURFACE_VOXEL * faces_between(g), EDGES_UP_PER_VOXEL * voxels) for g in self.grids[:-1]
+        )
+        return int(STORED_EDGE_BYTES * rows + 24 * FRAGMENTS_PER_VOXEL * voxels)
 
     def _part(self, stage: TabularStage, sweep: str, inner: str, index: Index) -> Part:
         settings = self.site.config.agglomerate

@@ -21,10 +21,10 @@ from pipeline.ops.merge_tree import Merges, Renames, cut, kept, unchanged
 from pipeline.ops.objects import Objects, largest, list_objects
 from pipeline.ops.relabel import rename
 from pipeline.ops.thresholds import FULL_SCALE
-from pipeline.stages.agglomerate import EDGES_PER_SURFACE_VOXEL, Agglomerate
+from pipeline.stages.agglomerate import EDGES_UP_PER_VOXEL, Agglomerate, edges_to_join
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.stage import Pass, Stage
-from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work, faces_between, faces_to_join
+from pipeline.stages.tabular import FRAGMENTS_PER_VOXEL, Tables, TabularStage, Work
 from pipeline.tables import Table
 from pipeline.volumes import Volume
 from workers.block import BlockRef
@@ -188,7 +188,7 @@ class Relabel(TabularStage):
 
     def stored_bytes(self) -> int:
         """Labels, and the table of every chunk."""
-        names = EDGES_PER_SURFACE_VOXEL * sum(faces_between(grid) for grid in self.grids)
+        names = EDGES_UP_PER_VOXEL * self.site.layer.roi.voxels * len(self.grids)
         return int((8 + 16 * FRAGMENTS_PER_VOXEL) * self.site.layer.roi.voxels + 16 * names)
 
 
@@ -202,4 +202,4 @@ def _above(sweep: str) -> str:
 
 def _joined_bytes(finer: Grid) -> int:
     """Names that meet in a chunk whose children are blocks of this grid."""
-    return int(NAME_BYTES * EDGES_PER_SURFACE_VOXEL * faces_to_join(finer))
+    return int(NAME_BYTES * edges_to_join(finer))
