@@ -39,7 +39,7 @@ EDGE_BYTES = 300  # an edge while chunks are gathered, combined and merged; meas
 HISTOGRAM_BYTES = 400  # its histogram, at eight bins
 STORED_EDGE_BYTES = 40
 EDGES_PER_SURFACE_VOXEL = 0.5  # what a small chunk hands up; measured: 0.28 with a fragment to 85 voxels
-EDGES_UP_PER_VOXEL = 0.01  # what a large one does; measured: 0.003 (fragments of 200 voxels) to 0.009 (of 100)
+EDGES_UP_PER_VOXEL = 0.01  # what a large one does; measured: 0.001 (a fragment to 1,800 voxels) to 0.009 (one to 190)
 
 
 @dataclass(frozen=True)
