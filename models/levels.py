@@ -58,8 +58,7 @@ class Levels:
             self._network = self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._symmetries = FLIPS16 if manner.augment == "flips16" else NONE
         self._sources = [symmetry.sources(self.channels) for symmetry in self._symmetries]
-        y, x = zip(spec.patch[1:], spec.output[1:], spec.voxel_size_nm[1:], strict=True)
-        if len(self._symmetries) > 1 and y != x:
+        if len(self._symmetries) > 1 and not spec.exchangeable:
             raise WeightsInvalid("flips16 exchanges y and x: patch, crop and voxels must be as long along both")
 
     def of(self, patches: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -99,6 +99,12 @@ class WeightsSpec:
         """Whether the network says which voxels are background."""
         return "background" in self.network.heads
 
+    @property
+    def exchangeable(self) -> bool:
+        """Whether y and x of a patch may change places."""
+        y, x = zip(self.patch[1:], self.output[1:], self.voxel_size_nm[1:], strict=True)
+        return y == x
+
     def unseen(self, offsets: Sequence[Index]) -> tuple[Index, ...]:
         """The offsets of which some edge lies in no patch: patches must overlap by more than the edge is long."""
         room = [n - s for n, s in zip(self.output, self.stride, strict=True)]

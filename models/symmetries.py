@@ -69,8 +69,8 @@ def channels_back(turned_BCZYX: Tensor, offsets: Sequence[Index], sources: Sourc
         if source is None:
             continue
         here, there = ends(turned_BCZYX.shape[2:], offset)
-        at = there if source[1] else here
-        back[:, channel, *here] = turned_BCZYX[:, source[0], *at]
+        (z, y, x), (at_z, at_y, at_x) = here, there if source[1] else here
+        back[:, channel, z, y, x] = turned_BCZYX[:, source[0], at_z, at_y, at_x]
     return back
 
 

@@ -56,7 +56,7 @@ class Networks:
             self._config.offsets is None and site.config.fragments.method in FAR_SIGHTED
         )
         self._check_alike()
-        self._check_overlap()
+        self._check_patches()
 
     @property
     def code_table(self) -> NDArray[np.int64]:
@@ -79,8 +79,8 @@ class Networks:
     def manner(self) -> dict[str, Any]:
         """How networks are applied, as far as it is not the usual way: a part of the answer."""
         config = self._config
-        told = {"channels": len(self.offsets), "augment": config.augment, "precision": config.precision}
-        told |= {"skip_empty": config.skip_empty, "background_threshold": self.background_threshold}
+        told: dict[str, Any] = {"channels": len(self.offsets), "background_threshold": self.background_threshold}
+        told |= {"augment": config.augment, "precision": config.precision, "skip_empty": config.skip_empty}
         return {key: value for key, value in told.items() if value != USUAL[key]}
 
     def identity(self, network: int) -> dict[str, Any]:
@@ -190,8 +190,8 @@ class Networks:
                         way_out="train both with the same offsets, voxel size, code table and background",
                     )
 
-    def _check_overlap(self) -> None:
-        """Refuse edges that no patch holds: they would look like strong boundaries."""
+    def _check_patches(self) -> None:
+        """Refuse edges that no patch holds (they would look like strong boundaries), and patches that do not turn."""
         for spec in self._specs:
             unseen = spec.unseen(self.offsets)
             if unseen:
@@ -199,4 +199,10 @@ class Networks:
                     f"edges to {unseen} lie in no patch of {spec.output} voxels: the stride {spec.stride} is too long",
                     where="predict.offsets",
                     way_out="shorten the stride in the weights' spec, or predict the nearest edges only",
+                )
+            if self._config.augment != "none" and not spec.exchangeable:
+                raise ConfigError(
+                    "flips16 exchanges y and x: patch, crop and voxels of the weights must be as long along both",
+                    where="predict.augment",
+                    way_out='set predict.augment = "none"',
                 )
