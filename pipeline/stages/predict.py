@@ -173,7 +173,7 @@ class Predict(CodeSource[Inputs, Outputs]):
             histogram = op.keep_existing_edges(own_CZYX, inputs.absent_ZYX, self.offsets)
             return Outputs(own_CZYX, histogram, None, patches)
         before = np.zeros(tuple(n + 1 for n in box.shape), np.bool_)  # all beyond the region is absent anyway
-        before[seen.slices(box.grow(ONE_BEFORE, NOTHING_AFTER).begin)] = self.code_table[background_ZYX] >= self._level
+        before[seen.slices(box.grow(ONE_BEFORE, NOTHING_AFTER).begin)] = self.code_table[background_ZYX] >= self.level
         histogram = op.keep_existing_edges(own_CZYX, inputs.absent_ZYX, self.offsets, before)
         own_ZYX = np.ascontiguousarray(background_ZYX[inside])
         low, _ = reach(self.offsets)
@@ -211,6 +211,11 @@ class Predict(CodeSource[Inputs, Outputs]):
     def background_threshold(self) -> float | None:
         """From which probability on a voxel is background, if the network knows that."""
         return self._networks.background_threshold
+
+    @property
+    def level(self) -> int:
+        """The integer from which on a probability means background."""
+        return round((self.background_threshold or 0) * TOP)
 
     @cached_property
     def background(self) -> Volume:
@@ -280,11 +285,6 @@ class Predict(CodeSource[Inputs, Outputs]):
     def _seen(self, box: Box) -> Box:
         """A block, and where background matters one voxel before it."""
         return box.grow(ONE_BEFORE, NOTHING_AFTER).clip(self.site.layer.roi) if self.knows_background else box
-
-    @property
-    def _level(self) -> int:
-        """The integer from which on a probability means background."""
-        return round((self.background_threshold or 0) * TOP)
 
     # ---- masks -------------------------------------------------------------------------------------------------
     @cached_property
