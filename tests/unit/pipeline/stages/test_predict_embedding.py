@@ -147,7 +147,7 @@ def restricted(answer: Answer, background: np.ndarray, absent: np.ndarray) -> tu
 @pytest.mark.parametrize("block", [(8, 16, 16), (4, 8, 32)])
 def test_edges_to_background_are_left_out_on_every_grid(world: World, block):
     absent = np.zeros(LAYER, bool)
-    absent[:, :9, :18], absent[3:, 20:, 5] = True, True
+    absent[:, :17, :18], absent[3:, 20:, 5] = True, True
     np.save(world.folder / "mask.npy", absent.astype(np.uint8))
     mask = [{"path": str(world.folder / "mask.npy"), "voxel_size_nm": [30, 12, 12]}]
     plan = world.plan(f"codes{block[0]}", block, mask=mask).run(Resample, Predict)
