@@ -1,5 +1,7 @@
 """Weighted sums of overlapping patches, in integers, on the network's device.
 
+A channel is an offset; (0, 0, 0) is no edge but the voxel itself, and every patch that holds it knows it.
+
 Patches come in the lattice's order, z slowest. Only a window of sections is open at a time, as deep as a patch; when
 the patches move on in z, the sections behind them are complete and become codes. Memory does not grow with the
 depth of a block.
@@ -25,6 +27,7 @@ class Blend:
         self._offsets = tuple(offsets)
         self._device = device
         self._codes_of_levels = torch.from_numpy(nearest_codes(code_table)).to(device)
+        self._known: dict[tuple[int, int], Tensor] = {}
 
     def open(self, begin: Index, end: Index) -> None:
         """Start on a box."""
@@ -44,12 +47,11 @@ class Blend:
         in_patch = tuple(slice(b - c, e - c) for b, e, c in zip(begin, end, corner, strict=True))
         origin = (self._window, *self._begin[1:])
         in_sums = tuple(slice(b - o, e - o) for b, e, o in zip(begin, end, origin, strict=True))
-        for channel, offset in enumerate(self._offsets):
-            weighted = levels_CZYX[channel][in_patch].to(torch.int64)
-            for axis in range(3):
-                weights = self._lattice.axes[axis].weights(index[axis], offset[axis])[in_patch[axis]]
-                weighted *= self._along(weights, axis)
-            self._sums[channel][in_sums] += weighted
+        weighted = levels_CZYX[(slice(None), *in_patch)].to(torch.int64)
+        for axis in range(3):
+            weights = self._weights(axis, index[axis])
+            weighted *= weights.narrow(axis + 1, in_patch[axis].start, weighted.shape[axis + 1])
+        self._sums[(slice(None), *in_sums)] += weighted
 
     def close(self) -> NDArray[np.uint8]:
         """The codes of the box, CZYX."""
@@ -82,6 +84,15 @@ class Blend:
         levels = (self._sums[channel, :sections] + total // 2) // total.clamp(min=1)
         codes: NDArray[np.uint8] = self._codes_of_levels[levels].cpu().numpy()
         return codes
+
+    def _weights(self, axis: int, k: int) -> Tensor:
+        """What the k-th patches along an axis count, CZYX with one voxel along the others; on the device, and kept."""
+        found = self._known.get((axis, k))
+        if found is None:
+            along = self._lattice.axes[axis]
+            weights = torch.stack([self._along(along.weights(k, offset[axis]), axis) for offset in self._offsets])
+            found = self._known[axis, k] = weights
+        return found
 
     def _along(self, values: NDArray[np.int64], axis: int) -> Tensor:
         """A vector that broadcasts along one axis of ZYX."""

@@ -1,9 +1,9 @@
 """Where patches lie in a layer, and how much each of them counts in every voxel. Integers only, no torch.
 
-1. Along every axis patch k covers [k * stride, k * stride + patch), k = 0, 1, ... up to the first patch that reaches
-   the layer's end. The lattice is a function of the layer's extent alone: never of a block.
-2. Where a patch reaches beyond the layer, the layer is mirrored (`numpy.pad`'s "reflect", repeated if the layer is
-   smaller than the patch).
+1. Along every axis the network's answer about patch k covers [k * stride, k * stride + patch), k = 0, 1, ... up to the
+   first patch that reaches the layer's end. The lattice is a function of the layer's extent alone: never of a block.
+2. What the network sees of patch k is `crop` voxels longer at either side. Where that reaches beyond the layer, the
+   layer is mirrored (`numpy.pad`'s "reflect", repeated if the layer is smaller than the patch).
 3. A patch knows the edge from voxel i to i + o only if both lie in it. Along one axis, its weight there is the bump
    exp(-(u (1 - u))^-1.5), u = (position in the patch + 1) / (patch + 1), divided by the sum over all patches that know
    the edge, and rounded to a multiple of 2^-12. The weight in space is the product of the three axes': the patches
@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.spec import NEAREST, WeightsSpec
+
 Index = tuple[int, int, int]
 Integers = NDArray[np.int64]
 
@@ -38,8 +40,9 @@ class Axis:
     """The lattice along one axis of a layer."""
 
     length: int
-    patch: int
+    patch: int  # what is put out
     stride: int
+    crop: int = 0  # what is seen beyond that, on either side
 
     @cached_property
     def count(self) -> int:
@@ -52,8 +55,8 @@ class Axis:
         return range(first, min(self.count, (end - 1) // self.stride + 1))
 
     def positions(self, k: int) -> Integers:
-        """For every voxel of patch k, the layer's voxel that it shows."""
-        voxels = np.arange(k * self.stride, k * self.stride + self.patch)
+        """For every voxel that patch k sees, the layer's voxel that it shows."""
+        voxels = np.arange(k * self.stride - self.crop, k * self.stride + self.patch + self.crop)
         if self.length == 1:
             return np.zeros_like(voxels)
         period = 2 * (self.length - 1)
@@ -61,9 +64,9 @@ class Axis:
         return np.minimum(folded, period - folded)
 
     def context(self, begin: int, end: int) -> tuple[int, int]:
-        """The voxels that the patches touching [begin, end) show."""
+        """The voxels that the patches touching [begin, end) see."""
         ks = self.touching(begin, end)
-        # Mirroring reaches back from the last patch only, but may reach further than its own voxels.
+        # Mirroring reaches inwards from the first and the last patch, maybe further than their own voxels.
         low, high = self.positions(ks[0]), self.positions(ks[-1])
         return int(min(low.min(), high.min())), int(max(low.max(), high.max())) + 1
 
@@ -118,13 +121,19 @@ class Lattice:
     """The patches of a layer, along z, y and x."""
 
     shape: Index
-    patch: Index
+    patch: Index  # what is put out
     stride: Index
+    crop: Index = (0, 0, 0)  # what is seen beyond that, on either side
+
+    @classmethod
+    def of(cls, spec: WeightsSpec, shape: Index) -> Lattice:
+        """The patches of some weights in a layer."""
+        return cls(shape, spec.output, spec.stride, spec.network.crop)
 
     @cached_property
     def axes(self) -> tuple[Axis, Axis, Axis]:
         """One lattice an axis."""
-        z, y, x = (Axis(n, p, s) for n, p, s in zip(self.shape, self.patch, self.stride, strict=True))
+        z, y, x = (Axis(*axis) for axis in zip(self.shape, self.patch, self.stride, self.crop, strict=True))
         return (z, y, x)
 
     def touching(self, begin: Index, end: Index) -> Iterator[Index]:
@@ -143,12 +152,14 @@ class Lattice:
         return (z0, y0, x0), (z1, y1, x1)
 
     def cut(self, image_ZYX: NDArray[Any], origin: Index, index: Index) -> NDArray[Any]:
-        """One patch out of an image whose first voxel is `origin`, mirrored where it leaves the layer."""
+        """What one patch sees of an image whose first voxel is `origin`, mirrored where it leaves the layer."""
         z, y, x = (axis.positions(k) - o for axis, k, o in zip(self.axes, index, origin, strict=True))
+        if all(along[-1] - along[0] == along.size - 1 for along in (z, y, x)):  # not mirrored, as most are
+            return image_ZYX[z[0] : z[-1] + 1, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
         return image_ZYX[z[:, None, None], y[None, :, None], x[None, None, :]]
 
     def begin(self, index: Index) -> Index:
-        """The first voxel of a patch."""
+        """The first voxel that a patch puts out."""
         z, y, x = (k * s for k, s in zip(index, self.stride, strict=True))
         return (z, y, x)
 
@@ -165,10 +176,18 @@ def nearest_codes(table: Sequence[int]) -> NDArray[np.uint8]:
 SMALLEST_CPU_BATCH = 2  # PyTorch's CPU convolution takes another, slower kernel for a single small patch
 
 
-def working_bytes(patch: Index, widest: int, *, batch: int, box_shape: Index) -> int:
-    """A bound on what the engine allocates for a box, beside the image it is given and the network's weights."""
-    channels, (z, y, x) = 3, box_shape
-    open_voxels = min(z, patch[0]) * y * x
+def working_bytes(
+    spec: WeightsSpec, *, batch: int, box_shape: Index, channels: int = len(NEAREST), turned: bool = False
+) -> int:
+    """A bound on what the engine allocates for a box, beside the image it is given and the network's weights.
+
+    `channels` is what is blended: edges, and background; `turned`: patches are evaluated in several orientations.
+    """
+    (depth, height, width), (z, y, x), network = spec.patch, box_shape, spec.network
+    open_voxels = min(z, spec.output[0]) * y * x
     sums, quantising = 8 * channels * open_voxels * 2, 40 * open_voxels
-    activations = 4 * 10 * widest * patch[0] * patch[1] * patch[2] * max(batch, SMALLEST_CPU_BATCH)
-    return sums + quantising + activations + channels * z * y * x
+    voxels = depth * height * width * max(batch, SMALLEST_CPU_BATCH)
+    activations = 4 * 10 * max(network.widths) * voxels
+    vectors = 4 * 4 * network.heads.get("embedding", 0) * voxels
+    levels = 4 * 6 * (channels if turned or vectors or channels > len(NEAREST) else 0) * voxels
+    return sums + quantising + activations + vectors + levels + channels * z * y * x

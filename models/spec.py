@@ -21,6 +21,9 @@ the affinity of an edge whose ends are d apart (L1) is max((2 delta - d) / (2 de
 
     {"architecture": ..., "offsets": [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [-2, 0, 0], ...], "delta": 1.5,
      "voxel_size_nm": [29, 12, 12], "patch": [20, 128, 128], "stride": [8, 48, 48], ...}
+
+With a head "background", `background_threshold` may say from which probability on a voxel is background; a run's config
+holds against it.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ CODES = 256
 TOP = 65535  # the integer that stands for probability 1
 NEAREST: tuple[Index, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 NORMALISATIONS = ("u8/255",)
-OPTIONAL = {"delta"}  # keys that only some specs have
+OPTIONAL = {"delta", "background_threshold"}  # keys that only some specs have
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -72,6 +75,7 @@ class WeightsSpec:
     sha256: str = ""  # of the safetensors file
     format: int = FORMAT
     delta: float | None = None  # of an embedding: half the distance at which affinity ends
+    background_threshold: float | None = None  # voxels at or above this probability are background
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array is touched."""
@@ -91,6 +95,22 @@ class WeightsSpec:
         return self.network.output(self.patch)
 
     @property
+    def has_background(self) -> bool:
+        """Whether the network says which voxels are background."""
+        return "background" in self.network.heads
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether y and x of a patch may change places."""
+        y, x = zip(self.patch[1:], self.output[1:], self.voxel_size_nm[1:], strict=True)
+        return y == x
+
+    def unseen(self, offsets: Sequence[Index]) -> tuple[Index, ...]:
+        """The offsets of which some edge lies in no patch: patches must overlap by more than the edge is long."""
+        room = [n - s for n, s in zip(self.output, self.stride, strict=True)]
+        return tuple(offset for offset in offsets if any(abs(o) > r for o, r in zip(offset, room, strict=True)))
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as JSON: the hash of the weights, but not how they were trained."""
         return {name: value for name, value in self.to_json().items() if name != "training"}
@@ -108,6 +128,11 @@ def _check_kind(spec: WeightsSpec) -> None:
     require(
         not embeds or (spec.delta is not None and 0 < spec.delta < inf),
         f"an embedding needs a positive delta, not {spec.delta!r}",
+    )
+    threshold = spec.background_threshold
+    require(
+        threshold is None or (spec.has_background and 0 < threshold <= 1),
+        f"background_threshold {threshold!r} is no probability above 0, or there is no head 'background'",
     )
     require(
         spec.normalisation in NORMALISATIONS,
@@ -172,7 +197,7 @@ def from_json(data: Mapping[str, Any]) -> WeightsSpec:
                 "patch": _index(data["patch"]),
                 "stride": _index(data["stride"]),
                 "code_table": tuple(data["code_table"]),
-                "delta": None if data.get("delta") is None else float(data["delta"]),
+                **{key: None if data.get(key) is None else float(data[key]) for key in OPTIONAL},
             }
         )
     except WeightsInvalid:

@@ -146,6 +146,11 @@ class Predict(Section):
     threads: int = Field(1, ge=1, json_schema_extra=NOTHING)
     batch: int = Field(1, ge=1, json_schema_extra=NOTHING)  # belongs to run.json; lower it when memory runs out
     mixed_devices: bool = Field(False, json_schema_extra=NOTHING)  # let unlike devices share a run: bits may differ
+    offsets: Literal["nearest", "all"] | None = None  # edges; default: what fragments.method needs of those known
+    augment: Literal["none", "flips16"] = "none"  # flips16: the mean over 16 orientations of every patch
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the trunk; the rest is in float32
+    background_threshold: Share | None = None  # from this probability on; default: the weights', or 0.6
+    skip_empty: bool = False  # patches of one grey value have no edges and are not evaluated
     override: tuple[Override, ...] = ()
 
 

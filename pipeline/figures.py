@@ -22,6 +22,7 @@ from pipeline.pictures import Plane, Rgb
 from pipeline.png import rgb_uri
 from pipeline.stages.code_source import NEAREST_CHANNELS, CodeSource
 from pipeline.stages.evaluate import Evaluate
+from pipeline.stages.predict import Predict
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
 from pipeline.stages.stage import Stage
@@ -174,6 +175,12 @@ def _panels(outcome: Outcome, cut: Cut) -> Iterator[Panel]:
     lesser = f"the lesser affinity of {AXES[right]} and {AXES[down]}: dark where a membrane is seen"
     yield Panel("Affinities", "along x red, y green, z blue", codes, lambda p: pictures.affinities(p, code_table))
     yield Panel("Boundaries", lesser, codes, lambda p: pictures.least_affinity(p, code_table, (down, right)))
+
+    predict = plan.find(Predict)
+    if predict is not None and predict.knows_background:
+        mask = _of_stage(outcome, cut, predict, lambda box: predict.background.read(box))
+        explained = f"its probability: white from {predict.background_threshold:g} on"
+        yield Panel("Background", explained, mask, lambda p: pictures.background(p, code_table, predict.level))
 
     labels = _of_stage(outcome, cut, relabel, lambda box: relabel.labels.read(box))
     yield Panel("Segmentation", "one colour per segment", labels, lambda p: pictures.overlay(grey_YX, p))

@@ -70,6 +70,12 @@ def least_affinity(codes_CYX: Plane, code_table: Plane, channels: tuple[int, int
     return grey((decoded * 255 + TOP // 2) // TOP)
 
 
+def background(codes_YX: Plane, code_table: Plane, level: int) -> Rgb:
+    """The probability of background: half as bright below the level that counts as background, white from it on."""
+    decoded = np.asarray(code_table, np.int64)[codes_YX.astype(np.intp)]
+    return grey(np.where(decoded >= level, 255, (decoded * 127 + TOP // 2) // TOP))
+
+
 def overlay(image_YX: Plane, labels_YX: Plane, colours: Colours | None = None) -> Rgb:
     """Labels over the image: coloured areas with stronger borders; background stays grey."""
     tint = colour(labels_YX, colours).astype(np.float32)

@@ -21,7 +21,7 @@ from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.evaluate import TOTAL, Evaluate
 from pipeline.stages.fragment_source import FragmentSource
-from pipeline.stages.predict import Predict
+from pipeline.stages.predict import BLOCKS, PATCHES, Predict
 from pipeline.toml import dump
 from pipeline.tree_report import STYLE as TREE_STYLE
 from pipeline.tree_report import largest_objects, thresholds
@@ -259,8 +259,9 @@ def _network(outcome: Outcome) -> str:
         ("SHA-256", f"<code>{text(weights['sha256'])}</code>"),
         ("architecture", text(", ".join(_told(key, value) for key, value in spec["architecture"].items()))),
         ("patch, stride", f"{_by(spec['patch'])}, {_by(spec['stride'])} voxels of {_by(spec['voxel_size_nm'])} nm"),
-        ("affinities to", text(", ".join(str(tuple(offset)) for offset in spec["offsets"][:3]))),
+        ("affinities to", text(", ".join(str(offset) for offset in outcome.plan.stage(Predict).offsets))),
         ("input", text(spec["normalisation"])),
+        *_manner(outcome),
         *(
             (f"in {override.roi.begin} to {override.roi.end}", text(override.weights))
             for override in outcome.plan.config.predict.override
@@ -268,6 +269,21 @@ def _network(outcome: Outcome) -> str:
     ]
     card = "\n".join(f"{key} = {_plain(value)}" for key, value in spec["training"].items())
     return pairs(rows) + (_folded("How it was trained", card) if card else "")
+
+
+def _manner(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """How the network was applied, and how many patches that took."""
+    config, predict = outcome.plan.config.predict, outcome.plan.stage(Predict)
+    if config.augment != "none":
+        yield "orientations", "16 of every patch, averaged"
+    if config.precision != "float32":
+        yield "precision", text(config.precision)
+    if predict.background_threshold is not None:
+        yield "background", f"voxels with a probability of at least {predict.background_threshold:g}"
+    counts = [sum(outcome.noted(predict.name, BLOCKS, key)) for key in PATCHES]
+    if any(counts):
+        evaluated, skipped, empty = (f"{count:,}" for count in counts)
+        yield "patches", f"{evaluated} evaluated, {skipped} skipped for they show nothing wanted, {empty} empty"
 
 
 def _plan(outcome: Outcome) -> str:

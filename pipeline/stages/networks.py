@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 
 from models.errors import WeightsInvalid
 from models.lattice import Lattice, working_bytes
+from models.spec import NEAREST, WeightsSpec, from_json
 from pipeline.errors import BadWeights, ConfigError, OutOfMemory
 from pipeline.geometry import Box, Index
 from pipeline.stages.stage import Site
 
 if TYPE_CHECKING:
-    from models.engine import Engine
+    from models.engine import Answer, Engine
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,15 @@ class Part:
     box: Box
     image_box: Box
     image_ZYX: NDArray[np.uint8]
+    wanted_ZYX: NDArray[np.bool_]  # which voxels of the box anybody will look at
+
+
+FAR_SIGHTED = {"mutex_watershed"}  # methods that need more than the nearest edges
+BACKGROUND_THRESHOLD = 0.6
+USUAL: Mapping[str, Any] = {
+    **{"channels": len(NEAREST), "augment": "none", "precision": "float32"},
+    **{"skip_empty": False, "background_threshold": None},
+}
 
 
 class Networks:
@@ -39,13 +50,38 @@ class Networks:
         self._config = site.config.predict
         self._layer = site.layer.shape
         self._facts: list[Mapping[str, Any]] = [site.facts["weights"], *site.facts["override_weights"]]
+        self._specs: list[WeightsSpec] = [from_json(facts["spec"]) for facts in self._facts]
         self._engines: dict[int, Engine] = {}
+        self._further = self._config.offsets == "all" or (
+            self._config.offsets is None and site.config.fragments.method in FAR_SIGHTED
+        )
         self._check_alike()
+        self._check_patches()
 
     @property
     def code_table(self) -> NDArray[np.int64]:
         """The integer behind every code; the same for all networks of a run."""
         return np.asarray(self._facts[0]["spec"]["code_table"], np.int64)
+
+    @property
+    def offsets(self) -> tuple[Index, ...]:
+        """The edges that are predicted."""
+        return self._specs[0].offsets if self._further else NEAREST
+
+    @property
+    def background_threshold(self) -> float | None:
+        """From which probability on a voxel is background; nothing if the networks do not know it."""
+        own, spec = self._config.background_threshold, self._specs[0]
+        if not spec.has_background:
+            return None
+        return next(t for t in (own, spec.background_threshold, BACKGROUND_THRESHOLD) if t is not None)
+
+    def manner(self) -> dict[str, Any]:
+        """How networks are applied, as far as it is not the usual way: a part of the answer."""
+        config = self._config
+        told: dict[str, Any] = {"channels": len(self.offsets), "background_threshold": self.background_threshold}
+        told |= {"augment": config.augment, "precision": config.precision, "skip_empty": config.skip_empty}
+        return {key: value for key, value in told.items() if value != USUAL[key]}
 
     def identity(self, network: int) -> dict[str, Any]:
         """What decides a network's answer: everything in its spec but how it was trained."""
@@ -54,9 +90,11 @@ class Networks:
 
     def lattice(self, network: int) -> Lattice:
         """Where the network's patches lie in the layer."""
-        spec = self._facts[network]["spec"]
-        (z, y, x), (sz, sy, sx) = spec["patch"], spec["stride"]
-        return Lattice(self._layer, (z, y, x), (sz, sy, sx))
+        return self._lattices[network]
+
+    @cached_property
+    def _lattices(self) -> list[Lattice]:
+        return [Lattice.of(spec, self._layer) for spec in self._specs]
 
     def context(self, network: int, box: Box) -> Box:
         """What the network must see to predict a box."""
@@ -74,28 +112,35 @@ class Networks:
 
     def working_bytes(self, box_shape: Index) -> int:
         """A bound on the memory that predicting a box takes: images with context, and the engine."""
-        return self._bytes(self._facts, box_shape, batch=self._config.batch)
+        return self._bytes(self._specs, box_shape, batch=self._config.batch)
 
     def plain_bytes(self, box_shape: Index) -> int:
         """The same without overrides and batches: what blocks are chosen by, so that neither can move them."""
-        return self._bytes(self._facts[:1], box_shape, batch=1)
+        return self._bytes(self._specs[:1], box_shape, batch=1)
 
-    def _bytes(self, networks: Sequence[Mapping[str, Any]], box_shape: Index, *, batch: int) -> int:
+    def _bytes(self, specs: Sequence[WeightsSpec], box_shape: Index, *, batch: int) -> int:
         images, engines = 0, []
-        for facts in networks:
-            patch = _index(facts["patch"])
-            z, y, x = (n + 2 * p for n, p in zip(box_shape, patch, strict=True))
+        channels, turned = len(self.offsets), self._config.augment != "none"
+        for spec in specs:
+            z, y, x = (n + 2 * p for n, p in zip(box_shape, spec.patch, strict=True))
             images += z * y * x
-            widest = max(facts["spec"]["architecture"]["widths"])
-            engines.append(working_bytes(patch, widest, batch=batch, box_shape=box_shape))
+            blended = channels + spec.has_background
+            engines.append(working_bytes(spec, batch=batch, box_shape=box_shape, channels=blended, turned=turned))
         return images + max(engines)
 
-    def evaluate(self, part: Part) -> NDArray[np.uint8]:
-        """Codes CZYX of a part's box."""
+    def evaluate(self, part: Part) -> Answer:
+        """Codes of a part's box, and what they took."""
         engine = self._engine(part.network)
         begin, end = part.box.begin, part.box.end
         try:
-            return engine.predict(part.image_ZYX, origin=part.image_box.begin, begin=begin, end=end, layer=self._layer)
+            return engine.answer(
+                part.image_ZYX,
+                origin=part.image_box.begin,
+                begin=begin,
+                end=end,
+                layer=self._layer,
+                wanted_ZYX=part.wanted_ZYX,
+            )
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's own; torch is not imported here
                 raise
@@ -113,6 +158,7 @@ class Networks:
     def _load(self, network: int) -> Engine:
         from models.checkpoint import load_network
         from models.engine import Engine
+        from models.levels import Manner
 
         config = self._config
         location = config.weights if network == 0 else config.override[network - 1].weights
@@ -127,20 +173,36 @@ class Networks:
                 where=location,
                 way_out="put the old file back, or start a run with the new one",
             )
-        return Engine(loaded, spec, device=config.device, batch=config.batch, threads=config.threads)
+        manner = Manner("all" if self._further else "nearest", config.augment, config.precision, config.skip_empty)
+        try:
+            return Engine(loaded, spec, device=config.device, batch=config.batch, threads=config.threads, manner=manner)
+        except WeightsInvalid as error:
+            raise BadWeights(error.what, where=location) from None
 
     def _check_alike(self) -> None:
-        first = self._facts[0]["spec"]
-        for number, facts in enumerate(self._facts[1:]):
-            for key in ("offsets", "voxel_size_nm", "code_table"):
-                if facts["spec"][key] != first[key]:
+        first = self._specs[0]
+        for number, spec in enumerate(self._specs[1:]):
+            for key in ("offsets", "voxel_size_nm", "code_table", "has_background"):
+                if getattr(spec, key) != getattr(first, key):
                     raise ConfigError(
                         f"the weights of an override have other {key} than predict.weights",
                         where=f"predict.override[{number}].weights",
-                        way_out="train both with the same offsets, voxel size and code table",
+                        way_out="train both with the same offsets, voxel size, code table and background",
                     )
 
-
-def _index(values: list[int]) -> Index:
-    z, y, x = values
-    return (z, y, x)
+    def _check_patches(self) -> None:
+        """Refuse edges that no patch holds (they would look like strong boundaries), and patches that do not turn."""
+        for spec in self._specs:
+            unseen = spec.unseen(self.offsets)
+            if unseen:
+                raise ConfigError(
+                    f"edges to {unseen} lie in no patch of {spec.output} voxels: the stride {spec.stride} is too long",
+                    where="predict.offsets",
+                    way_out="shorten the stride in the weights' spec, or predict the nearest edges only",
+                )
+            if self._config.augment != "none" and not spec.exchangeable:
+                raise ConfigError(
+                    "flips16 exchanges y and x: patch, crop and voxels of the weights must be as long along both",
+                    where="predict.augment",
+                    way_out='set predict.augment = "none"',
+                )

@@ -7,10 +7,11 @@ from models.lattice import WEIGHT_BITS, Axis, Lattice, nearest_codes
 from models.spec import smooth_code_table
 
 AXES = st.builds(
-    lambda length, patch, share: Axis(length, patch, max(1, min(patch - 1, round(patch * share)))),
+    lambda length, patch, share, crop: Axis(length, patch, max(1, min(patch - 1, round(patch * share))), crop),
     st.integers(1, 70),
     st.integers(2, 20),
     st.floats(0.05, 1),
+    st.integers(0, 9),
 )
 
 
@@ -30,10 +31,11 @@ def test_touching_is_what_brute_force_finds(axis: Axis, data: st.DataObject):
 
 @given(AXES)
 def test_positions_mirror_like_numpy(axis: Axis):
-    beyond = axis.count * axis.stride + axis.patch
-    mirrored = np.pad(np.arange(axis.length), (0, beyond), mode="reflect")
+    beyond = axis.count * axis.stride + axis.patch + axis.crop
+    mirrored = np.pad(np.arange(axis.length), (axis.crop, beyond), mode="reflect")
     for k in range(axis.count):
-        np.testing.assert_array_equal(axis.positions(k), mirrored[k * axis.stride :][: axis.patch])
+        seen = mirrored[k * axis.stride :][: axis.patch + 2 * axis.crop]
+        np.testing.assert_array_equal(axis.positions(k), seen)
 
 
 @given(AXES, st.data())
@@ -71,11 +73,13 @@ def test_weights_follow_the_formula(axis: Axis, offset: int):
 
 
 @settings(deadline=None, max_examples=40)
-@given(AXES, st.sampled_from([0, -1, 1]))
+@given(AXES, st.sampled_from([0, -1, 1, -5]))
 def test_every_edge_in_the_layer_is_known_and_no_other(axis: Axis, offset: int):
     total = axis.normaliser(0, axis.length, offset)
     inside = [0 <= voxel + offset < axis.length for voxel in range(axis.length)]
-    np.testing.assert_array_equal(total > 0, inside)
+    if axis.stride + abs(offset) <= axis.patch:
+        np.testing.assert_array_equal(total > 0, inside)
+    assert not total[~np.array(inside)].any()
     # The sums stay near one, so that sums of weight times level stay below 2**53.
     assert total.max(initial=0) <= (1 << WEIGHT_BITS) + axis.patch
     for begin in range(0, axis.length, 7):
@@ -83,10 +87,11 @@ def test_every_edge_in_the_layer_is_known_and_no_other(axis: Axis, offset: int):
         np.testing.assert_array_equal(axis.normaliser(begin, end, offset), total[begin:end])
 
 
-def test_cut_reads_the_mirrored_layer():
+@pytest.mark.parametrize("crop", [(0, 0, 0), (1, 3, 2)])
+def test_cut_reads_the_mirrored_layer(crop: tuple[int, int, int]):
     layer = np.random.default_rng(0).integers(0, 255, (5, 9, 30), dtype=np.uint8)
-    lattice = Lattice(layer.shape, (8, 8, 8), (6, 6, 6))
-    mirrored = np.pad(layer, ((0, 40), (0, 40), (0, 40)), mode="reflect")
+    lattice = Lattice(layer.shape, (8, 8, 8), (6, 6, 6), crop)
+    mirrored = np.pad(layer, [(c, 40) for c in crop], mode="reflect")
     begin, end = (1, 2, 9), (4, 9, 17)
     low, high = lattice.context(begin, end)
     context = layer[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
@@ -94,7 +99,7 @@ def test_cut_reads_the_mirrored_layer():
     assert len(indices) == lattice.count(begin, end)
     for index in indices:
         corner = lattice.begin(index)
-        expected = mirrored[tuple(slice(c, c + 8) for c in corner)]
+        expected = mirrored[tuple(slice(c, c + 8 + 2 * m) for c, m in zip(corner, crop, strict=True))]
         np.testing.assert_array_equal(lattice.cut(context, low, index), expected)
 
 
