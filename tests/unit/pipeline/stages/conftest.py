@@ -93,7 +93,7 @@ class StandIn(Predict):
     def offsets(self) -> tuple[Index, ...]:
         return OFFSETS[: len(self.codes_CZYX)]
 
-    def read_codes(self, box: Box, channels: int = 3) -> np.ndarray:
+    def _stored_codes(self, box: Box, channels: int) -> np.ndarray:
         assert ROI.contains(box)
         self.read_boxes.append(box)
         return self.codes_CZYX[(slice(channels), *box.slices(ROI.begin))].copy()
