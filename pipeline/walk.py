@@ -1,8 +1,8 @@
 """The tasks of a run, one after the other: survey, hand the ready blocks to the executor, count what became of them.
 
 Between tasks there is a barrier: whether a block is stale depends on digests that exist only when what it reads is
-done. The workers stay over the barrier. Consecutive tasks with no more blocks than workers go to one worker as a chain
-(the tops of the hierarchies).
+done. The workers stay over the barrier. Consecutive tasks of one block (the tops of the hierarchies) go to one worker
+as a chain.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ READ_AHEAD_FROM = 8  # blocks per worker from which reading ahead pays and hoard
 
 
 def _chains(plan: Plan) -> Iterable[list[Task]]:
-    """Tasks one by one; consecutive small ones of the cpu pool together."""
+    """Tasks one by one; consecutive ones of a single block of the cpu pool together."""
     chain: list[Task] = []
     for task in plan.tasks:
-        if task.stage.pool == "cpu" and task.sweep.grid.count <= plan.config.workers.cpu.count:
+        if task.stage.pool == "cpu" and task.sweep.grid.count == 1:
             chain.append(task)
             continue
         if chain:
@@ -81,7 +81,7 @@ class Walk:
             if self._untried(found):
                 for later in tasks[number + 1 :]:
                     later.stage.prepare()
-                executor = self._executor(single=len(tasks) > 1 or task.sweep.grid.count == 1)
+                executor = self._executor(single=task.sweep.grid.count == 1)
                 job = self._job(found, tasks[number:])
                 beat = partial(self.tracker.beat, found, self.receipts, self.epoch)
                 executor.run(job, beat)
@@ -121,7 +121,7 @@ class Walk:
         task = tasks[0]
         pool = self.plan.pool(task)
         environment = _environment(self.plan, task, self.epoch)
-        workers = 1 if len(tasks) > 1 else min(pool.count, len(found.ready))
+        workers = min(pool.count, len(found.ready))
         serial = self.plan.config.workers.executor == "serial"
         crew = () if serial else self._crews.fill(task.stage.pool, environment, workers)
         if len(found.ready) >= READ_AHEAD_FROM * pool.count:
@@ -138,7 +138,7 @@ class Walk:
             environment=environment,
             logs=self.tracker.folder.logs / f"{self.epoch:06d}" / task.name,
             workers=pool.count,
-            timeout_s=pool.timeout_s,
+            timeout_s=pool.timeout_s * len(tasks),
             deaths_allowed=pool.retries,
             crew=crew,
         )

@@ -23,6 +23,7 @@ class Crew:
         self._environment = dict(environment)
         self._logs = logs
         self._seats: dict[str, subprocess.Popen[bytes]] = {}
+        self._started = 0
 
     def fill(self, seats: int) -> tuple[str, ...]:
         """At least this many living workers; their names. They may still be starting.
@@ -39,7 +40,8 @@ class Crew:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         place = listen(name)  # here, so that customers can wait for a worker that is still importing
         handle = place.fileno()
-        with place, open_log(self._logs / f"{len(self._seats)}.log") as output:
+        self._started += 1
+        with place, open_log(self._logs / f"{self._started}.log") as output:
             environment = {**os.environ, **self._environment, **parent(), SEAT: str(handle)}
             return subprocess.Popen(
                 self._argv,

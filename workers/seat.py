@@ -28,6 +28,7 @@ from typing import NoReturn
 
 SEAT = "NEUROTILE_SEAT"  # for a worker: the file descriptor on which it listens
 EXIT_CUSTOMER_GONE = 75
+START_S = 60.0  # the longest that a seat may take to start, or to begin another order
 _READY, _DONE = b"ready\n", b"done\n"
 
 
@@ -53,8 +54,9 @@ class Engaged:
         self._wire = wire
 
     def send(self, order: Order) -> None:
-        """Give the order."""
-        self._wire.sendall(order.encode())
+        """Give the order; if the seat has died meanwhile, `wait` says so."""
+        with suppress(OSError):
+            self._wire.sendall(order.encode())
 
     def wait(self, timeout_s: float | None = None) -> bool | None:
         """Whether the order was done; None while it goes on. False: the seat died of it."""
@@ -76,11 +78,13 @@ def engage(names: Sequence[str]) -> Engaged | None:
         lock, wire = (socket.socket(socket.AF_UNIX) for _ in range(2))
         try:
             lock.bind(f"\0{name}-taken")  # free again when its holder ends, however it ends
+            wire.settimeout(START_S)
             wire.connect(f"\0{name}")
             if _line(wire) == _READY:
+                wire.settimeout(None)
                 return Engaged(lock, wire)
         except OSError:
-            pass  # taken, or dead
+            pass  # taken, dead, or stuck in what somebody else has given up
         wire.close()
         lock.close()
     return None
@@ -151,11 +155,14 @@ def _user_of(wire: socket.socket) -> int:
 
 @contextmanager
 def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in more}
     os.environ.update(more)
     yield
-    os.environ.clear()
-    os.environ.update(before)
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)  # it may have been taken out already
+        else:
+            os.environ[name] = value
 
 
 @contextmanager

@@ -83,7 +83,6 @@ class _Member:
         """Do what the environment says: blocks that daisy hands out, or all that are ready."""
         self.receipts.refresh()
         plan = load_plan(self.folder, self.receipts)  # anew for every order: stages keep what they have loaded
-        reset_peak()
         if FROM_DAISY in os.environ:
             depth = BLOCKS_IN_HAND if _read_ahead() else 1
             self._do(plan, plan.task(names[0]), lambda: claims_from_daisy(depth))
@@ -95,6 +94,7 @@ class _Member:
 
     def _do(self, plan: Plan, task: Task, connect: Callable[[], Callable[[], Claim | None]]) -> None:
         """Work through the blocks that are handed out; connects only when it could compute them."""
+        reset_peak()
         pool = plan.pool(task)
         work = TaskWork(task, self.receipts, self.folder)
         work.check_device(mixed=plan.config.predict.mixed_devices)
@@ -105,6 +105,7 @@ class _Member:
             retries=pool.retries,
             before_commit=lambda: self.fence.check(self.epoch),
         )
+        self.loop.stopping = self.terminated  # it may have been told between two tasks
         if not self._watched:
             self._watched = True
             watch(

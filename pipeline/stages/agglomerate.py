@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import OutOfMemory
 from pipeline.geometry import Box, Grid, Index
 from pipeline.ops import faces
 from pipeline.ops.agglomerate import Part, Sizes, agglomerate
@@ -33,9 +34,8 @@ from pipeline.stages.tabular import (
 )
 from pipeline.tables import Table
 from workers.block import BlockRef
-from workers.errors import Poison
 
-EDGE_BYTES = 300  # an edge while chunks are gathered, combined and merged; measured: 150 to 200
+EDGE_BYTES = 300  # an edge while chunks are gathered, combined and merged; measured: 150 to 205
 HISTOGRAM_BYTES = 400  # its histogram, at eight bins
 STORED_EDGE_BYTES = 40
 EDGES_PER_SURFACE_VOXEL = 0.5  # what a small chunk hands up; measured: 0.28 with a fragment to 85 voxels
@@ -192,7 +192,7 @@ class Agglomerate(TabularStage):
         limit_gb = self.site.config.workers.cpu.memory_gb
         need_gb = rows * self._edge_bytes / 1e9
         if need_gb > limit_gb:
-            raise Poison(
+            raise OutOfMemory(
                 f"{rows:,} undecided edges meet in one chunk: {need_gb:.1f} GB, a worker has {limit_gb} GB",
                 where=f"{self.task(sweep)} {index}",
                 way_out="raise workers.cpu.memory_gb, raise agglomerate.floor, or make blocks.shape larger: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -89,6 +90,26 @@ def test_a_customer_learns_of_its_seats_death_and_the_crew_fills_up(crew: Crew, 
     assert ask(fresh, tmp_path / "log", "one")
 
 
+def test_a_stuck_seat_is_not_waited_for(crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = crew.fill(2)
+    assert ask(names, tmp_path / "log", "one")
+    os.kill(pids(names, crew)[0], signal.SIGSTOP)
+    monkeypatch.setattr("workers.seat.START_S", 0.3)
+    assert ask(names[1:], tmp_path / "log", "two")
+    assert engage(names[:1]) is None
+
+
+def test_a_seat_that_dies_before_its_order_counts_as_dead(crew: Crew, tmp_path: Path) -> None:
+    names = crew.fill(1)
+    seat = engage(names)
+    assert seat is not None
+    crew._seats[names[0]].kill()
+    crew._seats[names[0]].wait()
+    seat.send(Order(["one"], {}, str(tmp_path / "log")))
+    assert seat.wait(30) is False
+    seat.leave()
+
+
 def test_a_seat_ends_with_its_customer(crew: Crew, tmp_path: Path) -> None:
     names = crew.fill(1)
     customer = f"""
@@ -125,5 +146,5 @@ def test_dismissed_workers_are_gone(crew: Crew) -> None:
 
 def test_nothing_of_a_seat_stands_in_a_folder(crew: Crew, tmp_path: Path) -> None:
     crew.fill(1)
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["0.log"]
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["1.log"]
     assert os.listdir(tmp_path) == ["crew"]

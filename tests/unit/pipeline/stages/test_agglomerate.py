@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import OutOfMemory
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.region_graph import RegionGraph
-from workers.errors import Poison
 
 
 def tree_of(done: Any) -> list[tuple[float, int, int]]:
@@ -53,7 +53,7 @@ def test_histograms_are_kept_on_request_and_for_quantiles(chain: Callable[..., A
 
 def test_a_root_that_does_not_fit_is_refused_with_numbers(chain: Callable[..., Any]) -> None:
     done = chain((6, 20, 10), workers={"cpu": {"memory_gb": 1e-5}})
-    with pytest.raises(Poison, match=r"[0-9,]+ undecided edges .* GB, a worker has 1e-05 GB") as refused:
+    with pytest.raises(OutOfMemory, match=r"[0-9,]+ undecided edges .* GB, a worker has 1e-05 GB") as refused:
         done.run()
     assert "agglomerate.floor" in str(refused.value.way_out)
     assert "memory_gb" in str(refused.value.way_out)
