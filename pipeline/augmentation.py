@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from pipeline.config import Length, Lengths, Section, Share
+from pipeline.sections import Length, Lengths, Section, Share
 
 if TYPE_CHECKING:
     from models.augmentation.recipe import Augmentation, Recipe

@@ -10,10 +10,11 @@ from typing import Any
 
 from models.errors import WeightsInvalid
 from models.spec import WeightsSpec, load_spec
-from pipeline.config import Region, RunConfig
+from pipeline.config import RunConfig
 from pipeline.errors import BadWeights, CannotWork, ConfigError, WrongShape, WrongType, WrongVoxelSize
 from pipeline.geometry import AXES, ID_BITS_PER_AXIS, Box, Index, Layer, VoxelSize
 from pipeline.ops.affinities import reading
+from pipeline.sections import Region
 from pipeline.sources import Source, open_source
 
 Facts = dict[str, Any]

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import Affects, RunConfig
+from pipeline.config import RunConfig
 from pipeline.errors import IdentityMismatch
+from pipeline.sections import Affects
 
 _EFFECTS = {
     "answer": "changes the answer",

@@ -25,13 +25,13 @@ from pydantic import Field, ValidationError, model_validator
 from models.errors import WeightsInvalid
 from models.spec import NEAREST, WeightsSpec
 from pipeline.augmentation import Changes, PlainChanges, recipe_of
-from pipeline.config import Extent, Section
 from pipeline.errors import BadWeights, ConfigError
 from pipeline.geometry import Box, Index, VoxelSize
 from pipeline.ops import affinity_score
 from pipeline.ops.background import widen_background
 from pipeline.ops.resample import first_labels, mean_image
 from pipeline.ops.synthesize import generate
+from pipeline.sections import Extent, Section
 
 if TYPE_CHECKING:
     from torch import nn

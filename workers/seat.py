@@ -129,9 +129,11 @@ def _serve_one(wire: socket.socket, do: Callable[[Order], None]) -> None:
     over = threading.Event()
     watcher = threading.Thread(target=_end_with_customer, args=(wire, over), name="customer", daemon=True)
     watcher.start()
-    with _output_to(order.log), _environment(order.environment):
-        do(order)
-    over.set()
+    try:
+        with _output_to(order.log), _environment(order.environment):
+            do(order)
+    finally:
+        over.set()  # an order that fails ends the process by itself, with its last words
     _tell(wire, _DONE)
     watcher.join()  # the customer leaves when it has heard
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from pipeline.commands import outcome as ending
 from pipeline.commands.terminal import print_json, watching
-from pipeline.config import Region, RunConfig, parse
+from pipeline.config import RunConfig, parse
 from pipeline.errors import ConfigError
 from pipeline.outcome import Outcome
 from pipeline.pages import status_page
 from pipeline.report import write_report
 from pipeline.run import Run
 from pipeline.rundir import RunFolder
+from pipeline.sections import Region
 from pipeline.stages.code_source import CodeSource
 from pipeline.work import load_plan, recorded_config
 from workers.block import BlockRef
