@@ -92,7 +92,7 @@ def test_the_second_run_is_turned_away(tmp_path: Path, neurotile: Callable[..., 
         second = neurotile(*argv)
         assert second.returncode == 75
         assert f'"pid": {first.pid}' in second.stderr
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60  # at once, and not after the patience for workers
     finally:
         first.send_signal(signal.SIGINT)
         assert first.wait(timeout=60) == 130
@@ -149,7 +149,10 @@ def test_a_terminated_worker_finishes_or_drops_its_block(
     asked = 0
     while run.poll() is None and asked < 3:
         for process in psutil.Process(run.pid).children(recursive=True):
-            words = process.cmdline() if process.is_running() else []
+            try:
+                words = process.cmdline()
+            except psutil.Error:  # it has ended, or is a zombie until its crew is filled up
+                continue
             if "worker" in words and asked < 3:
                 os.kill(process.pid, code)
                 asked += 1
