@@ -70,6 +70,6 @@ def test_batches_come_in_order_whoever_draws_them(loaders: int):
 def test_an_error_of_a_loader_reaches_the_loop():
     with (
         Batches([sample((2, 8, 8))], Drawing((4, 8, 8), 1), first=0, last=2) as batches,
-        pytest.raises(ValueError, match="low"),
+        pytest.raises(ValueError, match="high"),
     ):
         batches.take()

@@ -89,7 +89,8 @@ def test_a_kill_between_parts_leaves_the_state_before(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(resume, "PART_BYTES", 20_000)
     whole, state, written = run(), tmp_path / "state", resume.write_file
-    run(state=state, save_every=2, stop=lambda a=iter(range(9)): next(a) >= 2)
+    asked = iter(range(9))
+    run(state=state, stop=lambda: next(asked) >= 2)
     parts = sorted(path.name for path in state.iterdir())
     assert len(parts) > 3
     assert max(path.stat().st_size for path in state.iterdir()) <= 20_000
