@@ -140,8 +140,11 @@ class Segmentation(Section):
     )
 
 
+KINDS = ("generated", "labelled")  # of held-out volumes
+
+
 def _kind(given: Any) -> str:
-    return "generated" if isinstance(given, dict | Volumes) else "labelled"
+    return KINDS[0] if isinstance(given, dict | Volumes) else KINDS[1]
 
 
 HeldOut = Annotated[
@@ -179,6 +182,17 @@ class TrainConfig(Section):
             for one in self.sample:
                 if (one.image, one.scale) == (held.image, held.scale) and held.box.clip(one.box).voxels:
                     raise ValueError(f"a sample and the validation share voxels of {held.image}: not held out")
+        return self
+
+    @model_validator(mode="after")
+    def _makes_a_network(self) -> Self:
+        architecture = self.network.spec().network  # refuses what no weights could say of themselves
+        patch, divisor = self.training.patch, architecture.divisor
+        if any(n % divisor for n in patch[1:]) or min(architecture.output(patch)) < 1:
+            raise ValueError(
+                f"training.patch {patch}: y and x must divide by {divisor}, which {len(architecture.widths)} scales "
+                f"need, and exceed what the crop {architecture.crop} cuts off both sides"
+            )
         return self
 
     @model_validator(mode="after")
@@ -224,12 +238,16 @@ def load(path: Path) -> TrainConfig:
     try:
         return TrainConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration: {error.strerror}", where=str(path)) from None
+        way_out = "name a TOML file of a training, such as configs/tiny_train.toml"
+        what = f"cannot read the configuration: {error.strerror}"
+        raise ConfigError(what, where=str(path), way_out=way_out) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"this is not TOML: {error}", where=str(path)) from None
+        raise ConfigError(f"this is not TOML: {error}", where=str(path), way_out="mend this line") from None
     except ValidationError as error:
-        problems = [f"{'.'.join(str(p) for p in e['loc']) or 'config'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("the configuration is not valid: " + "; ".join(problems), where=str(path)) from None
+        named = ((".".join(str(p) for p in e["loc"] if p not in KINDS), e["msg"]) for e in error.errors())
+        problems = [f"{name or 'config'}: {message}" for name, message in named]
+        what = "the configuration is not valid: " + "; ".join(problems)
+        raise ConfigError(what, where=str(path), way_out="mend these keys; docs/training.md explains them") from None
 
 
 def located(location: str, folder: Path) -> str:

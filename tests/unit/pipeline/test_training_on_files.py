@@ -55,6 +55,7 @@ report_every = 1
 save_every = 1
 """
 EMBEDDING = TOML.replace("long_range = [[0, 0, -3]]", 'predicts = "embedding"\ndimensions = 4\ncrop = [0, 2, 2]')
+EMBEDDING = EMBEDDING.replace("patch = [4, 16, 16]\nstride = [3, 12, 12]", "patch = [4, 20, 20]\nstride = [3, 8, 8]")
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +221,7 @@ def test_an_embedding_is_trained_and_judged(folder: Path):
     _, spec = load_network(result["weights"])
     assert spec.network.heads == {"embedding": 4, "background": 1}
     assert spec.delta == 1.5
-    assert spec.output == (4, 12, 12)
+    assert spec.output == (4, 16, 16)
     assert "held_out_loss" in result["metrics"]
     assert "<h2>What it sees</h2>" in (folder / "out" / "training.html").read_text()
 
@@ -238,7 +239,9 @@ def test_other_data_under_the_same_name_is_another_training(folder: Path, cells)
     ("old", "new", "message"),
     [
         ("begin = [8, 0, 0]", "begin = [7, 0, 0]", "not held out"),
-        ("end = [8, 64, 64]", "end = [0, 64, 64]", "no voxel"),
+        ("begin = [8, 0, 0]", "begin = [8, 0, 0]\nend = [8, 64, 64]", "no voxel"),
+        ("patch = [4, 16, 16]\nbatch", "patch = [4, 15, 15]\nbatch", "must divide by 2"),
+        ("stride = [3, 12, 12]", "stride = [4, 12, 12]", "smaller than the patch"),
         ("end = [8, 64, 64]", "end = [3, 64, 64]", "smaller than the"),
         ("steps = 4", 'steps = 4\ndevice = "tpu"', "training.device"),
         ("thresholds = [0.2, 0.5]", "thresholds = []", "segmentation.thresholds"),
