@@ -1,14 +1,12 @@
-"""Weights and resume state as safetensors. Nothing is ever unpickled.
+"""Weights as safetensors, in float16 beside their spec (`NAME.safetensors`, `NAME.json`), used in float32.
 
-Weights are kept in float16 beside their spec (`NAME.safetensors`, `NAME.json`) and used in float32. The resume state
-is one safetensors file of float32 tensors: the network, the optimiser's moments and the step.
+Nothing is ever unpickled. What a training goes on from is kept apart (models.resume).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,34 +23,31 @@ from models.spec import WeightsSpec, encoded, find, load_spec, read_verified
 
 def save_weights(network: nn.Module, spec: WeightsSpec, path: Path) -> WeightsSpec:
     """Write `path` (ends in .safetensors) and the spec beside it; returns the spec with the hash filled in."""
-    content = save({name: t.detach().to("cpu", torch.float16).contiguous() for name, t in network.state_dict().items()})
+    content = save({name: _halved(tensor) for name, tensor in network.state_dict().items()})
     stated = replace(spec, sha256=hashlib.sha256(content).hexdigest())
-    _write(path, content)
-    _write(path.with_suffix(".json"), encoded(stated))
+    write_file(path, content)
+    write_file(path.with_suffix(".json"), encoded(stated))
     return stated
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    """In float16; a count (batch norm's) stays whole, float16 ends at 65,504."""
+    kept = tensor.detach().to("cpu")
+    return (kept.to(torch.float16) if kept.is_floating_point() else kept).contiguous()
 
 
 def load_network(name_or_path: str) -> tuple[nn.Module, WeightsSpec]:
     """The network behind a shipped name or a path, in float32, with its spec; hashes and shapes are checked."""
     path = find(name_or_path)
     spec = load_spec(name_or_path, verify=False)
-    tensors = _tensors(read_verified(path, spec), path)
+    tensors = read_tensors(read_verified(path, spec), path)
     network = build(spec.architecture)
     _fill(network, {name: t.to(torch.float32) for name, t in tensors.items()}, path)
     return network, spec
 
 
-def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write tensors to one file, whole or not at all."""
-    _write(path, save({name: t.detach().to("cpu").contiguous() for name, t in state.items()}))
-
-
-def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that `save_state` wrote."""
-    return _tensors(path.read_bytes(), path)
-
-
-def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+def read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file's bytes."""
     try:
         tensors: dict[str, Tensor] = load(content)
     except SafetensorError as error:
@@ -73,8 +68,8 @@ def _fill(network: nn.Module, tensors: dict[str, Any], path: Path) -> None:
             raise WeightsInvalid(f"the tensor {name!r} holds NaN or infinity", where=str(path))
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step."""
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file in one step, durably."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
@@ -82,3 +77,8 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,12 +1,14 @@
-"""The training loop: reproducible run to run on one machine, and a resumed training ends like an uninterrupted one.
+"""The training loop: reproducible run to run on one CPU, and a resumed training ends like an uninterrupted one.
 
-1. Step s draws every crop of its batch, and every change of it, from a generator seeded by (seed, s, number in the
-   batch): no random state has to be kept. A crop is as much larger than the patch as its changes need.
-2. Affinity loss, backward, gradients clipped by their norm, a step of AMSGrad-Adam; the learning rate is a function of
-   the step.
+1. A batch is a function of the seed and the step (models.crops), drawn while the network computes (models.prefetch).
+2. The objective's loss, backward, gradients clipped by their norm, a step of AMSGrad-Adam; the learning rate is a
+   function of the step.
 3. A running average of the weights is what is evaluated and kept.
+4. The state is saved before an evaluation, with the step that was evaluated last: whatever ends the process, the next
+   one goes on from there, and evaluates what is due.
 
-Volumes come as sources that can be read piece by piece; how to judge a network is injected.
+On a GPU the trunk runs in bfloat16, arrays lie channels last, and kernels are chosen by their speed: bits may differ
+from run to run there. How to judge a network is injected, and so is the reason to stop.
 """
 
 from __future__ import annotations
@@ -15,46 +17,26 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.augmentation.plain import Plain
 from models.augmentation.recipe import Recipe as Augmentation
-from models.augmentation.recipe import apply, margin, prepare
-from models.checkpoint import load_state, save_state
+from models.crops import Batch, Drawing, Index, Sample, refuse_small
 from models.engine import deterministic
 from models.errors import WeightsInvalid
-from models.losses import Rebalance, affinity_loss, affinity_targets
+from models.objectives import AffinityObjective, Objective
+from models.prefetch import Batches
+from models.resume import has_state, load_state, save_state
 
-Index = tuple[int, int, int]
 Metrics = Mapping[str, float]
-
-
-class Source(Protocol):
-    """A volume that is read piece by piece."""
-
-    @property
-    def shape(self) -> Index:
-        """Extent along z, y, x."""
-
-    def read(self, begin: Index, end: Index) -> NDArray[Any]:
-        """The voxels of [begin, end)."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image and its labels, voxel by voxel."""
-
-    image: Source
-    labels: Source
 
 
 @dataclass(frozen=True)
@@ -67,18 +49,18 @@ class Recipe:
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     warm_up: int = 0  # steps over which the rate rises
-    rebalance: Rebalance = "lee"
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.0  # what the running average keeps of itself at every step; 0: no average
     seed: int = 0
     samples: str = ""  # names the network and the samples: a training is only resumed with the same ones
+    objective: Objective = field(default_factory=AffinityObjective)
+    crop: Index = (0, 0, 0)  # what the network cuts off either side
     augmentation: Augmentation = field(default_factory=Plain)
 
     @property
-    def reach(self) -> Index:
-        """The largest crop that a step may read."""
-        z, y, x = (p + m for p, m in zip(self.patch, margin(self.augmentation, self.patch), strict=True))
-        return (z, y, x)
+    def drawing(self) -> Drawing:
+        """How its crops are drawn."""
+        return Drawing(self.patch, self.batch, self.seed, self.augmentation, self.crop, self.objective.parts)
 
     @property
     def digest(self) -> bytes:
@@ -96,50 +78,80 @@ class Recipe:
 class Hooks:
     """What the caller wants to do along the way."""
 
-    evaluate: Callable[[nn.Module], Metrics] = lambda _: {}
+    evaluate: Callable[[nn.Module, int], Metrics] = lambda network, step: {}
     evaluate_every: int = 0  # steps; 0: only at the end
+    on_start: Callable[[int], None] = lambda step: None  # the step that a state was taken up at
     on_progress: Callable[[int, Metrics], None] = lambda step, metrics: None
     report_every: int = 10
-    state: Path | None = None  # where the resume state is kept; an existing one is taken up
+    state: Path | None = None  # folder of the resume state; an existing one is taken up
     save_every: int = 100
+    stop: Callable[[], bool] = lambda: False  # asked after every step, and while a network is evaluated
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a network is trained: nothing here is part of the recipe."""
+
+    device: str = "cpu"
+    compile: bool = False  # by torch.compile; on a GPU only
+    loaders: int = 1  # one: a thread; more: processes
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it is a GPU."""
+        return self.device != "cpu"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The network to keep, the metrics of its last evaluation, and the loss of every step of this call."""
+    """The network to keep, its last metrics, the loss of every step of this call, and how far it is."""
 
     network: nn.Module
     metrics: Metrics
     losses: tuple[float, ...]
+    step: int
+    finished: bool
+
+
+class Interrupted(Exception):
+    """An evaluation was asked to stop."""
 
 
 class Trainer:
     """Network, running average and optimiser at one step."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, offsets: Sequence[Index]) -> None:
-        self.network = network
+    def __init__(self, network: nn.Module, recipe: Recipe, machine: Machine) -> None:
+        layout = torch.channels_last_3d if machine.gpu else torch.preserve_format
+        self.network = network.to(machine.device, memory_format=layout)  # type: ignore[call-overload]
         self.recipe = recipe
-        self.offsets = tuple(offsets)
-        self.averaged = copy.deepcopy(network).eval()
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, amsgrad=True)
+        self.machine = machine
+        self.averaged = copy.deepcopy(self.network).eval()
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.learning_rate, amsgrad=True)
         self.step = 0
+        self.evaluated = 0  # the step of the last evaluation
+        self._forward: Callable[[Tensor], dict[str, Tensor]] = self.network
+        if machine.compile and machine.gpu:
+            self._forward = torch.compile(self.network, dynamic=False)
 
-    def advance(self, samples: Sequence[Sample]) -> float:
-        """One step; returns its loss."""
-        device = next(self.network.parameters()).device
-        images, labels = (part.to(device) for part in draw(samples, self.recipe, self.step))
-        targets, valid = affinity_targets(labels, self.offsets)
+    def advance(self, batch: Batch) -> dict[str, float]:
+        """One step; returns its loss and what it is made of."""
+        images = torch.from_numpy(batch.images_BZYX).to(self.machine.device)[:, None]
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(self.step)
         self.network.train()
         self.optimiser.zero_grad(set_to_none=True)
-        loss = affinity_loss(self.network(images)["affinity"], targets, valid, rebalance=self.recipe.rebalance)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with on_machine(self.machine):
+            outputs = self._forward(images)
+        terms = self.recipe.objective.loss(outputs, batch)
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        told = {name: float(term.detach()) for name, term in terms.items()}
+        if not math.isfinite(told["loss"]):
+            raise FloatingPointError(f"the loss of step {self.step + 1} is {told['loss']}")
         self.optimiser.step()
         self._average()
         self.step += 1
-        return float(loss.detach())
+        return told
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -147,6 +159,8 @@ class Trainer:
         keep = min(self.recipe.average, (self.step + 1) / (self.step + 10)) if self.recipe.average else 0.0
         for kept, current in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
             kept.lerp_(current, 1.0 - keep)
+        for kept, current in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(current)  # batch norm's statistics are averages already
 
     # ---- resume state ----------------------------------------------------------------------------------------------
     def state(self) -> dict[str, Tensor]:
@@ -156,6 +170,7 @@ class Trainer:
         for number, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": t for name, t in moments.items()}
         tensors["step"] = torch.tensor(self.step, dtype=torch.int64)
+        tensors["evaluated"] = torch.tensor(self.evaluated, dtype=torch.int64)
         tensors["recipe"] = torch.frombuffer(bytearray(self.recipe.digest), dtype=torch.uint8)
         return tensors
 
@@ -171,73 +186,122 @@ class Trainer:
             number, moment = name.split(".")
             moments.setdefault(int(number), {})[moment] = tensor
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
-        self.step = int(tensors["step"])
+        self.step, self.evaluated = int(tensors["step"]), int(tensors["evaluated"])
+
+
+def on_machine(machine: Machine) -> torch.autocast:
+    """How a network is called: on a GPU its trunk runs in bfloat16 (heads and losses stay in float32)."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=machine.gpu)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+# ---- the loop ------------------------------------------------------------------------------------------------------
+class _Loop:
+    """One call of `train`: what happens besides the steps."""
+
+    def __init__(self, trainer: Trainer, hooks: Hooks) -> None:
+        self.trainer, self.hooks = trainer, hooks
+        self.losses: list[float] = []
+        self.metrics: Metrics = {}
+        self._terms: list[dict[str, float]] = []
+        self._began = time.monotonic()
+
+    @property
+    def last(self) -> bool:
+        """Whether all steps are done."""
+        return self.trainer.step >= self.trainer.recipe.steps
+
+    def after_step(self, terms: dict[str, float]) -> None:
+        """Save, evaluate and report when it is time."""
+        self.losses.append(terms["loss"])
+        self._terms.append(terms)
+        step = self.trainer.step
+        if self.evaluation_due:
+            self.save()
+            self.evaluate()
+            return
+        if _due(step, self.hooks.report_every):
+            self._report({})
+        if _due(step, self.hooks.save_every):
+            self.save()
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether this step is to be evaluated, and was not."""
+        step = self.trainer.step
+        return step > self.trainer.evaluated and (self.last or _due(step, self.hooks.evaluate_every))
+
+    def save(self) -> None:
+        """Keep the state."""
+        if self.hooks.state is not None:
+            save_state(self.hooks.state, self.trainer.state())
+
+    def evaluate(self) -> None:
+        """Judge the running average; Interrupted between two of its patches if there is a reason to stop."""
+
+        def ask(*_: Any) -> None:
+            if self.hooks.stop():
+                raise Interrupted
+
+        step, watch = self.trainer.step, self.trainer.averaged.register_forward_pre_hook(ask)
+        try:
+            self.metrics = self.hooks.evaluate(self.trainer.averaged, step)
+        finally:
+            watch.remove()
+        self.trainer.evaluated = step
+        self._report(self.metrics)
+
+    def _report(self, metrics: Metrics) -> None:
+        count = max(1, len(self._terms))
+        means = {name: sum(terms[name] for terms in self._terms) / count for name in (self._terms or [{}])[0]}
+        seconds = time.monotonic() - self._began
+        pace = {"seconds_per_step": seconds / count} if self._terms else {}
+        rate = {"rate": self.trainer.recipe.rate(self.trainer.step - 1)}
+        self.hooks.on_progress(self.trainer.step, {**means, **metrics, **rate, **pace})
+        self._terms, self._began = [], time.monotonic()
+
+
 def train(
-    network: nn.Module, samples: Sequence[Sample], recipe: Recipe, *, offsets: Sequence[Index], hooks: Hooks
+    network: nn.Module, samples: Sequence[Sample], recipe: Recipe, *, hooks: Hooks, machine: Machine | None = None
 ) -> Trained:
-    """Train a network in place for all steps of a recipe; what to keep is in the result."""
-    _refuse_small(samples, recipe)
-    trainer = Trainer(network, recipe, offsets)
-    if hooks.state is not None and hooks.state.exists():
+    """Train a network in place, for all steps of a recipe or until there is a reason to stop."""
+    machine = machine or Machine()
+    refuse_small(samples, recipe.drawing)
+    trainer = Trainer(network, recipe, machine)
+    if hooks.state is not None and has_state(hooks.state):
         trainer.restore(load_state(hooks.state), str(hooks.state))
-    losses: list[float] = []
-    metrics: Metrics = {}
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    with deterministic() if on_cpu else nullcontext():
-        while trainer.step < recipe.steps:
-            losses.append(trainer.advance(samples))
-            step, last = trainer.step, trainer.step == recipe.steps
-            if last or _due(step, hooks.evaluate_every):
-                metrics = hooks.evaluate(trainer.averaged)
-                hooks.on_progress(step, {"loss": _recent(losses, hooks.report_every), **metrics})
-            elif _due(step, hooks.report_every):
-                hooks.on_progress(step, {"loss": _recent(losses, hooks.report_every)})
-            if hooks.state is not None and (last or _due(step, hooks.save_every)):
-                save_state(hooks.state, trainer.state())
-    return Trained(trainer.averaged, metrics or hooks.evaluate(trainer.averaged), tuple(losses))
+    hooks.on_start(trainer.step)
+    loop = _Loop(trainer, hooks)
+    first, last = trainer.step, recipe.steps
+    with (
+        _kernels(machine),
+        Batches(samples, recipe.drawing, first=first, last=last, loaders=machine.loaders) as batches,
+    ):
+        try:
+            if first and (loop.last or loop.evaluation_due):
+                loop.evaluate()
+            while not loop.last and not hooks.stop():
+                loop.after_step(trainer.advance(batches.take()))
+        except Interrupted:
+            loop.save()
+            return Trained(trainer.averaged, loop.metrics, tuple(loop.losses), trainer.step, finished=False)
+        loop.save()
+    return Trained(trainer.averaged, loop.metrics, tuple(loop.losses), trainer.step, finished=loop.last)
+
+
+@contextmanager
+def _kernels(machine: Machine) -> Iterator[None]:
+    """The same bits every time on a CPU; whatever is fastest on a GPU."""
+    if not machine.gpu:
+        with deterministic():
+            yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        yield
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _recent(losses: Sequence[float], count: int) -> float:
-    recent = losses[-max(1, count) :]
-    return sum(recent) / len(recent)
-
-
-def draw(samples: Sequence[Sample], recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of a step: images BCZYX in [0, 1] and labels BZYX, a function of the seed and the step."""
-    images, labels = [], []
-    for number in range(recipe.batch):
-        rng = np.random.default_rng((recipe.seed, step, number))
-        sample = samples[int(rng.integers(len(samples)))]
-        geometry = prepare(recipe.augmentation, recipe.patch, rng)
-        begin = _corner(sample.image.shape, geometry.source, rng)
-        z, y, x = (b + n for b, n in zip(begin, geometry.source, strict=True))
-        image = sample.image.read(begin, (z, y, x)).astype(np.float32) / np.float32(255)
-        found = sample.labels.read(begin, (z, y, x))
-        changed, truth = apply(image, found, recipe.augmentation, geometry, rng)
-        images.append(changed)
-        labels.append(truth.astype(np.int64))
-    return torch.from_numpy(np.stack(images))[:, None], torch.from_numpy(np.stack(labels))
-
-
-def _corner(shape: Index, extent: Index, rng: np.random.Generator) -> Index:
-    z, y, x = (int(rng.integers(n - e + 1)) for n, e in zip(shape, extent, strict=True))
-    return (z, y, x)
-
-
-def _refuse_small(samples: Sequence[Sample], recipe: Recipe) -> None:
-    """At once, and not at the step that draws the largest crop."""
-    for sample in samples:
-        shape = sample.image.shape
-        if any(n < r for n, r in zip(shape, recipe.reach, strict=True)):
-            grown = f", which its augmentation enlarges to {recipe.reach}" if recipe.reach != recipe.patch else ""
-            raise ValueError(f"a sample of shape {shape} is smaller than the patch {recipe.patch}{grown}")

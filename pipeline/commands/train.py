@@ -1,4 +1,4 @@
-"""`neurotile train CONFIG`: train a network on generated volumes."""
+"""`neurotile train CONFIG`: train a network on generated or labelled volumes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import json as json_format
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from pipeline import training
+from pipeline.errors import ConfigError
 
 
 def train(
     config: Annotated[Path, Parameter(help="TOML file of a training, such as configs/tiny_train.toml")],
-    out: Annotated[Path | None, Parameter(help="folder for weights, spec and resume state; default: runs/NAME")] = None,
+    out: Annotated[Path | None, Parameter(help="folder of weights, state, log and page; default: runs/NAME")] = None,
     *,
+    minutes: Annotated[float | None, Parameter(help="stop after so many minutes; the same command goes on")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, Parameter(help="instead of the config's training.device")
+    ] = None,
     show_augmentation: Annotated[
         Path | None, Parameter(help="draw what is done to the crops into this PNG file, and train nothing")
     ] = None,
@@ -28,13 +33,24 @@ def train(
         training.show_augmentation(config, show_augmentation)
         sys.stderr.write(f"{show_augmentation}\n")
         return 0
-    result = training.train_from_config(config, out, on_progress=_ignore if quiet else _tell)
+    if minutes is not None and minutes <= 0:
+        raise ConfigError(f"--minutes is {minutes:g}", way_out="give a positive number, or leave it out")
+    progress = _ignore if quiet else _tell
+    result = training.train_from_config(config, out, on_progress=progress, minutes=minutes, device=device)
+    code: int = result.pop("exit_code")
     if json:
         sys.stdout.write(json_format.dumps(result) + "\n")
     else:
-        metrics = ", ".join(f"{name} {value:g}" for name, value in result["metrics"].items())
-        sys.stderr.write(f"{result['weights']}: {result['parameters']:,} parameters, {metrics}\n")
-    return 0
+        sys.stderr.write(_last_words(result))
+    return code
+
+
+def _last_words(result: Mapping[str, Any]) -> str:
+    metrics = ", ".join(f"{name} {value:g}" for name, value in result["metrics"].items())
+    kept = f"{result['weights']}: {result['parameters']:,} parameters, {metrics}\n" if result["weights"] else ""
+    if result["finished"]:
+        return kept
+    return f"stopped after step {result['step']} of {result['steps']}; the same command goes on from there\n{kept}"
 
 
 def _tell(step: int, steps: int, metrics: Mapping[str, float]) -> None:

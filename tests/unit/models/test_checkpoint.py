@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import load_network, load_state, save_state, save_weights
+from models.checkpoint import load_network, save_weights
 from models.errors import WeightsInvalid
+from models.networks import build as build_any
 from models.rsunet import build
 from models.spec import NEAREST, WeightsSpec, load_spec
 
@@ -57,9 +58,18 @@ def test_a_pickle_is_not_opened(tmp_path: Path):
         load_network(str(path))
 
 
-def test_resume_state_comes_back(tmp_path: Path):
-    state = {"a": torch.rand(3), "step": torch.tensor(7)}
-    save_state(tmp_path / "state.safetensors", state)
-    found = load_state(tmp_path / "state.safetensors")
-    assert torch.equal(found["a"], state["a"])
-    assert int(found["step"]) == 7
+def test_counts_of_batches_do_not_overflow(tmp_path: Path):
+    spec = WeightsSpec(
+        architecture={"name": "rsunet_p", "widths": [4, 6], "heads": {"affinity": 3}, "norm": "running"},
+        offsets=NEAREST,
+        voxel_size_nm=(30.0, 12.0, 12.0),
+        patch=(6, 16, 16),
+        stride=(4, 12, 12),
+    )
+    network = build_any(spec.architecture)
+    counts = [name for name in network.state_dict() if name.endswith("num_batches_tracked")]
+    for name in counts:
+        network.state_dict()[name].fill_(100_001)
+    save_weights(network, spec, tmp_path / "net.safetensors")
+    loaded, _ = load_network(str(tmp_path / "net"))
+    assert {int(loaded.state_dict()[name]) for name in counts} <= {100_001}

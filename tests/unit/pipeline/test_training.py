@@ -7,7 +7,8 @@ import pytest
 
 from models.checkpoint import load_network
 from pipeline.errors import BadWeights, ConfigError
-from pipeline.training import InMemory, load, make_volume, train_from_config
+from pipeline.training import load, train_from_config
+from pipeline.training.volumes import InMemory, make_volume
 
 TOML = """
 name = "small"

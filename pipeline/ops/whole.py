@@ -1,0 +1,63 @@
+"""A volume as one block, in memory: from affinity codes to fragments, merge tree and scores at many thresholds.
+
+The ops that a run calls block by block, once each: watershed, region graph, mean affinity, one count of fragments
+against the truth. The labels are those of a run, whatever its blocks. For volumes that fit into memory, such as those
+that a training is judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Box
+from pipeline.ops.agglomerate import Part, Tree, agglomerate
+from pipeline.ops.evaluate import pairs
+from pipeline.ops.fragments import watershed
+from pipeline.ops.merge_tree import links
+from pipeline.ops.pieces import Rules, close
+from pipeline.ops.region_graph import Place, contacts, nodes
+from pipeline.ops.relabel import rename, segments
+from pipeline.ops.sweep import Point, sweep
+from pipeline.ops.thresholds import FULL_SCALE, absolute_codes
+
+U64 = NDArray[np.uint64]
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Fragments and how they merge."""
+
+    fragments_ZYX: U64
+    tree: Tree
+
+    def segments(self, threshold: float) -> U64:
+        """The labels at a threshold, a share of the affinity range."""
+        tree = self.tree
+        return rename(self.fragments_ZYX, *segments(tree.a, tree.b, tree.score, threshold * FULL_SCALE))
+
+    def scores(self, truth_ZYX: U64, thresholds: Iterable[float]) -> list[Point]:
+        """The measures at every threshold; voxels whose truth is 0 are left out."""
+        counted = pairs(truth_ZYX, self.fragments_ZYX)
+        tree = links(self.tree.a, self.tree.b, self.tree.score)
+        return sweep(counted, tree, thresholds, full=FULL_SCALE, ignore_zero=True)
+
+
+def segment_whole(
+    codes_CZYX: NDArray[np.uint8], code_table: Sequence[int], *, low: float, high: float, floor: float, size_vx: int = 0
+) -> Whole:
+    """Watershed between two shares of the affinity range, then the merges with a mean affinity above the floor."""
+    box = Box.of_shape(codes_CZYX.shape[1:])
+    table = np.asarray(code_table, np.int64)
+    codes_CZYX = np.ascontiguousarray(codes_CZYX[:NEAREST])
+    found = watershed(codes_CZYX, box, box, codes=absolute_codes(table, low, high), internal=0, size_vx=size_vx)
+    closed = close(found.part, Rules(size_vx, 0))
+    fragments_ZYX = rename(found.labels_ZYX, closed.old, closed.new)
+    edges = contacts(fragments_ZYX, codes_CZYX, {}, code_table=table, place=Place(box.begin, box.shape))
+    own = nodes(fragments_ZYX, 0)
+    part = Part(box, own.name, own.mask, edges["inner"], (edges["low_z"], edges["low_y"], edges["low_x"]))
+    return Whole(fragments_ZYX, agglomerate([part], box, floor=floor * FULL_SCALE).tree)

@@ -1,0 +1,14 @@
+"""Training from a TOML file: volumes as sources, held-out ones to judge by; weights, spec, card, log and page.
+
+settings   the TOML file
+volumes    generated and real volumes at the network's voxel size, as sources of crops
+judge      the running average, applied to the held-out volumes: AUC, loss, and VOI after the real post-processing
+log, page  what was told along the way, as lines of JSON and as a page
+ending     reasons to stop before the end: signals, the clock
+session    all of it together
+"""
+
+from pipeline.training.session import show_augmentation, train_from_config
+from pipeline.training.settings import TrainConfig, load
+
+__all__ = ["TrainConfig", "load", "show_augmentation", "train_from_config"]
