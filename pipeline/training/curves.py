@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 18, 14, 40
 TICKS = 4
 MOST_POINTS = 400
 COLOURS = ("#3d7edb", "#2f8f83", "#dea030")
-SPREAD = 20.0  # values that differ more are shown by their logarithms
+SPREAD = 20.0  # what differs less needs no logarithms
 
 STYLE = """
 .plot{display:block;width:100%;max-width:760px;height:auto;margin:10px 0;color:var(--ink);font-size:12px}
@@ -24,13 +24,13 @@ STYLE = """
 """
 
 
-def plot(curves: Mapping[str, Curve], last_step: int) -> str:
-    """All curves over the same steps; nothing if there is no point."""
+def plot(curves: Mapping[str, Curve], last_step: int, *, by_decade: bool = False) -> str:
+    """All curves over the same steps; nothing if there is no point. By decade: values that differ much, as logarithms."""
     drawn = {name: _thinned(curve) for name, curve in curves.items() if curve}
     values = [value for curve in drawn.values() for _, value in curve]
     if not values:
         return ""
-    scale = _Scale(min(values), max(values), last_step)
+    scale = _Scale(min(values), max(values), last_step, by_decade)
     parts = [scale.grid()]
     legend = []
     for (name, curve), colour in zip(drawn.items(), COLOURS, strict=False):
@@ -47,8 +47,8 @@ def plot(curves: Mapping[str, Curve], last_step: int) -> str:
 class _Scale:
     """From steps and values to pixels."""
 
-    def __init__(self, low: float, high: float, last_step: int) -> None:
-        self._log = low > 0 and high > SPREAD * low
+    def __init__(self, low: float, high: float, last_step: int, by_decade: bool) -> None:
+        self._log = by_decade and low > 0 and high > SPREAD * low
         low, high = (math.log10(low), math.log10(high)) if self._log else (min(0.0, low), high)
         room = 0.05 * (high - low) or 1.0
         self._low, self._high = (low - room if self._log else low), high + room

@@ -70,7 +70,7 @@ def _header(standing: Standing, log: Log, step: int) -> str:
 
 def _terms(log: Log, steps: int) -> str:
     shown = {"loss": log.curve("loss"), "internal": log.curve("internal"), "external": log.curve("external")}
-    return curves.plot(shown, steps)
+    return curves.plot(shown, steps, by_decade=True)
 
 
 def _section(title: str, log: Log, standing: Standing, *, voi: bool) -> str:
