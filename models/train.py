@@ -296,8 +296,14 @@ def train(
 def _kernels(machine: Machine) -> Iterator[None]:
     """The same bits every time on a CPU; whatever is fastest on a GPU."""
     if not machine.gpu:
-        with deterministic():
-            yield
+        settings: Any = torch.utils.deterministic
+        fills = settings.fill_uninitialized_memory
+        settings.fill_uninitialized_memory = False  # it only finds faults, and takes a sixth of a step
+        try:
+            with deterministic():
+                yield
+        finally:
+            settings.fill_uninitialized_memory = fills
         return
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
         yield

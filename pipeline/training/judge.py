@@ -1,16 +1,16 @@
 """How a network is judged while it is trained: it is applied to held-out volumes as it will be applied to others.
 
-Affinities come from the engine, over the whole held-out region (`predict_codes`). From the same codes:
+Codes come from the engine, over the whole held-out region (`predict_codes`). From the same codes:
 1. AUC and loss of the nearest edges (ops/affinity_score.py): cheap, the mean over the volumes.
-2. If the config has a [segmentation]: VOI after watershed and mean affinity at every threshold (ops/whole.py), the
-   mean over the volumes by their labelled voxels; the threshold with the least sum is told.
-
-What cannot be applied yet is judged by its loss on fixed crops of the held-out volumes, unchanged ones.
+2. If the config has a [segmentation]: VOI, the mean over the volumes by their labelled voxels. Affinities go through
+   watershed and mean affinity at every threshold (ops/volume_sweep.py), and the threshold with the least sum is told;
+   the edges of an embedding, background left out, through the mutex watershed, which has no threshold.
+3. Of an embedding also the loss that it is trained by, on fixed crops of the held-out volumes, unchanged ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.augmentation.plain import Plain
-from models.spec import WeightsSpec
+from models.spec import NEAREST, WeightsSpec
 from pipeline.geometry import Index
 from pipeline.ops import affinity_score
+from pipeline.ops.evaluate import pairs
+from pipeline.ops.evaluate import scores as measure
+from pipeline.ops.mutex_watershed import mutex_watershed
 from pipeline.ops.sweep import Point
-from pipeline.ops.whole import Whole, segment_whole
+from pipeline.ops.volume_sweep import segment_volume
 from pipeline.training.settings import Segmentation, TrainConfig
 from pipeline.training.volumes import Opened
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 Codes = NDArray[np.uint8]
 CROPS = 16  # that a loss is the mean of
 SCORE = ("voi", "held_out_loss")  # what decides which network is best: the first that was measured; less is better
+MEASURED = ("voi_split", "voi_merge", "voi", "arand")
+BACKGROUND = 0.6  # from this probability on, unless the weights say otherwise
 UNCHANGED = Plain(greyscale=0, missing=0, blur=0, noise=0, flip=False)
 
 
@@ -41,7 +46,7 @@ class Look:
 
     image_YX: NDArray[np.uint8]
     target_CYX: Codes  # as codes of certain edges
-    predicted_CYX: Codes | None
+    predicted_CYX: Codes
     truth_YX: NDArray[np.uint64]
     segments_YX: NDArray[np.uint64] | None
     code_table: tuple[int, ...]
@@ -55,22 +60,32 @@ class Runtime:
     threads: int = 1
 
 
-def can_predict(spec: WeightsSpec) -> bool:
-    """Whether the engine can turn this network's output into codes."""
-    return "affinity" in spec.network.heads
+@dataclass(frozen=True)
+class Predicted:
+    """What the engine says about a volume: codes of edges, and which voxels are background if the network knows."""
+
+    codes_CZYX: Codes
+    offsets: tuple[Index, ...]
+    background_ZYX: NDArray[np.bool_] | None
 
 
-def predict_codes(
-    network: nn.Module, spec: WeightsSpec, image_ZYX: NDArray[np.uint8], runtime: Runtime
-) -> tuple[Codes, Sequence[Index]]:
-    """Affinity codes CZYX of a whole volume, by the engine, and the edges of their channels."""
-    from models.engine import Engine
-    from models.spec import NEAREST
+def predict_codes(network: nn.Module, spec: WeightsSpec, image_ZYX: NDArray[np.uint8], runtime: Runtime) -> Predicted:
+    """Codes of a whole volume: of an embedding all edges of the metric graph, else the nearest."""
+    from models.engine import predict_volume
+    from models.levels import Manner
 
-    z, y, x = image_ZYX.shape
-    engine = Engine(network, spec, device=runtime.device, threads=runtime.threads)
-    codes = engine.predict(image_ZYX, origin=(0, 0, 0), begin=(0, 0, 0), end=(z, y, x), layer=(z, y, x))
-    return codes, NEAREST[: len(codes)]
+    manner = Manner(offsets="all" if embeds(spec) else "nearest")
+    answer = predict_volume(network, spec, image_ZYX, device=runtime.device, threads=runtime.threads, manner=manner)
+    background_ZYX = None
+    if answer.background_ZYX is not None:
+        share = BACKGROUND if spec.background_threshold is None else spec.background_threshold
+        background_ZYX = np.asarray(spec.code_table)[answer.background_ZYX] >= share * spec.code_table[-1]
+    return Predicted(answer.codes_CZYX, manner.edges(spec), background_ZYX)
+
+
+def embeds(spec: WeightsSpec) -> bool:
+    """Whether the network says vectors."""
+    return "embedding" in spec.network.heads
 
 
 class Judge:
@@ -83,26 +98,35 @@ class Judge:
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """The metrics."""
-        if not can_predict(self._spec):
-            self.look = self._look(None, None)
-            return self._losses(network)
         scores: list[dict[str, float]] = []
         points: list[list[Point]] = []
-        first: tuple[Codes, Whole | None] | None = None
+        looks: list[tuple[Predicted, _Cut | None]] = []
         for held in self._volumes:
-            codes, offsets = predict_codes(network, self._spec, held.image, self._runtime)
-            scores.append(affinity_score.score(codes, held.labels, offsets, self._spec.code_table))
-            whole = None
-            if self._config.segmentation:
-                whole = _segmented(codes, self._spec, self._config.segmentation)
-                points.append(whole.scores(held.truth, self._config.segmentation.thresholds))
-            first = first or (codes, whole)
+            found = predict_codes(network, self._spec, held.image, self._runtime)
+            edges = (found.codes_CZYX[:3], held.labels, found.offsets[:3])
+            scores.append(affinity_score.score(*edges, self._spec.code_table))
+            cut = self._cut(found)
+            if cut:
+                points.append(cut.points(held.truth))
+            looks.append((found, cut))
         metrics = {f"held_out_{name}": float(np.mean([s[name] for s in scores])) for name in scores[0]}
         metrics |= _best(points, [int(np.count_nonzero(held.truth)) for held in self._volumes])
-        if first is not None:
-            codes, whole = first
-            self.look = self._look(codes, whole.segments(metrics["threshold"]) if whole else None)
+        if embeds(self._spec):
+            metrics |= self._losses(network)
+        found, cut = looks[0]
+        self.look = self._look(found.codes_CZYX, cut.labels(metrics.get("threshold", 0.5)) if cut else None)
+        if embeds(self._spec):
+            metrics.pop("threshold", None)
         return {name: round(value, 5) for name, value in metrics.items()}
+
+    def _cut(self, found: Predicted) -> _Cut | None:
+        """The segmentation that the config asks for."""
+        settings = self._config.segmentation
+        if settings is None:
+            return None
+        if embeds(self._spec):
+            return _mutex(found, self._spec)
+        return _watershed(found, self._spec, settings)
 
     def _losses(self, network: nn.Module) -> dict[str, float]:
         """The loss on crops, and what it is made of."""
@@ -124,13 +148,13 @@ class Judge:
                 told.append({name: float(term) for name, term in recipe.objective.loss(outputs, batch).items()})
         return {f"held_out_{name}": round(float(np.mean([t[name] for t in told])), 5) for name in told[0]}
 
-    def _look(self, codes: Codes | None, segments: NDArray[np.uint64] | None) -> Look:
+    def _look(self, codes: Codes, segments: NDArray[np.uint64] | None) -> Look:
         held = self._volumes[0]
         middle = len(held.image) // 2
         return Look(
             held.image[middle],
             _certain(held.labels, middle),
-            None if codes is None else codes[:3, middle],
+            codes[:3, middle],
             held.truth[middle],
             None if segments is None else segments[middle],
             self._spec.code_table,
@@ -154,9 +178,35 @@ class _Held:
         return cls(image, labels, truth, volume.myelin)
 
 
-def _segmented(codes_CZYX: Codes, spec: WeightsSpec, settings: Segmentation) -> Whole:
+@dataclass(frozen=True)
+class _Cut:
+    """A volume that was segmented: its scores against a truth, and its labels at a threshold."""
+
+    points: Callable[[NDArray[np.uint64]], list[Point]]
+    labels: Callable[[float], NDArray[np.uint64]]
+
+
+def _watershed(found: Predicted, spec: WeightsSpec, settings: Segmentation) -> _Cut:
     limits = {"low": settings.low, "high": settings.high, "floor": min(settings.thresholds)}
-    return segment_whole(codes_CZYX, spec.code_table, size_vx=settings.size_vx, **limits)
+    done = segment_volume(found.codes_CZYX, spec.code_table, size_vx=settings.size_vx, **limits)
+    return _Cut(lambda truth_ZYX: done.scores(truth_ZYX, settings.thresholds), done.segments)
+
+
+def _mutex(found: Predicted, spec: WeightsSpec) -> _Cut:
+    numbers_ZYX, _ = mutex_watershed(
+        found.codes_CZYX,
+        found.offsets,
+        attractive=len(NEAREST),
+        code_table=np.asarray(spec.code_table),
+        mask_ZYX=None if found.background_ZYX is None else ~found.background_ZYX,
+    )
+    labels_ZYX = numbers_ZYX.astype(np.uint64)
+
+    def points(truth_ZYX: NDArray[np.uint64]) -> list[Point]:
+        told: dict[str, Any] = measure(pairs(truth_ZYX, labels_ZYX))
+        return [Point(0.5, int(told["segments"] or 0), *(told[name] for name in MEASURED))]
+
+    return _Cut(points, lambda _: labels_ZYX)
 
 
 def _best(points: Sequence[Sequence[Point]], voxels: Sequence[int]) -> dict[str, float]:
@@ -165,12 +215,9 @@ def _best(points: Sequence[Sequence[Point]], voxels: Sequence[int]) -> dict[str,
     for at in zip(*points, strict=True):
         known = [(p, n) for p, n in zip(at, voxels, strict=True) if p.voi is not None and n]
         if known:
-            mean = {name: _mean(((getattr(p, name) or 0.0), n) for p, n in known) for name in MEASURES}
+            mean = {name: _mean(((getattr(p, name) or 0.0), n) for p, n in known) for name in MEASURED}
             rows.append({**mean, "threshold": at[0].threshold})
     return min(rows, key=lambda row: (row["voi"], row["threshold"]), default={})
-
-
-MEASURES = ("voi_split", "voi_merge", "voi", "arand")
 
 
 def _mean(weighed: Iterable[tuple[float, int]]) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from models.spec import WeightsSpec, load_spec
 from pipeline import durable
 from pipeline.training.card import card
-from pipeline.training.judge import can_predict, score_of
+from pipeline.training.judge import score_of
 from pipeline.training.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Keeper:
     @property
     def by_score(self) -> bool:
         """Whether the best network is kept, and not the last one."""
-        return self._config.segmentation is not None or not can_predict(self._config.network.spec())
+        return self._config.segmentation is not None or self._config.network.predicts == "embedding"
 
     def keep(self, network: nn.Module, step: int, metrics: Mapping[str, float]) -> None:
         """Keep what an evaluation found."""

@@ -99,12 +99,7 @@ def _pictures(look: Look) -> str:
         f"<figcaption><b>{text(name)}</b> · {text(told)}</figcaption></figure>"
         for name, told, drawn in _shots(look)
     )
-    none = (
-        ""
-        if look.predicted_CYX is not None
-        else ('<p class="soft">The engine does not make affinities of this network yet: it is judged by its loss.</p>')
-    )
-    return f'{none}<div class="cuts">{figures}</div>'
+    return f'<div class="cuts">{figures}</div>'
 
 
 def _shots(look: Look) -> Iterator[tuple[str, str, Rgb]]:
@@ -112,8 +107,7 @@ def _shots(look: Look) -> Iterator[tuple[str, str, Rgb]]:
     along = "along x red, y green, z blue"
     yield "Image", "the middle section of the first held-out volume", pictures.grey(look.image_YX)
     yield "Target", along, pictures.affinities(look.target_CYX, certain)  # type: ignore[arg-type]
-    if look.predicted_CYX is not None:
-        yield "Affinities", along, pictures.affinities(look.predicted_CYX, look.code_table)  # type: ignore[arg-type]
+    yield "Affinities", along, pictures.affinities(look.predicted_CYX, look.code_table)  # type: ignore[arg-type]
     yield "Truth", "one colour per object", pictures.overlay(look.image_YX, look.truth_YX)
     if look.segments_YX is not None:
         matched = pictures.matching_colours(look.segments_YX, look.truth_YX)

@@ -186,7 +186,11 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _makes_a_network(self) -> Self:
-        architecture = self.network.spec().network  # refuses what no weights could say of themselves
+        spec = self.network.spec()  # refuses what no weights could say of themselves
+        architecture = spec.network
+        unseen = spec.unseen(spec.offsets) if self.network.predicts == "embedding" else ()
+        if unseen:
+            raise ValueError(f"network.stride {spec.stride}: patches overlap too little for the edges {unseen}")
         patch, divisor = self.training.patch, architecture.divisor
         if any(n % divisor for n in patch[1:]) or min(architecture.output(patch)) < 1:
             raise ValueError(

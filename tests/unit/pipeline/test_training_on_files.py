@@ -55,7 +55,7 @@ report_every = 1
 save_every = 1
 """
 EMBEDDING = TOML.replace("long_range = [[0, 0, -3]]", 'predicts = "embedding"\ndimensions = 4\ncrop = [0, 2, 2]')
-EMBEDDING = EMBEDDING.replace("patch = [4, 16, 16]\nstride = [3, 12, 12]", "patch = [4, 20, 20]\nstride = [3, 8, 8]")
+EMBEDDING = EMBEDDING.replace("patch = [4, 16, 16]\nstride = [3, 12, 12]", "patch = [5, 20, 20]\nstride = [3, 8, 8]")
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +221,15 @@ def test_an_embedding_is_trained_and_judged(folder: Path):
     _, spec = load_network(result["weights"])
     assert spec.network.heads == {"embedding": 4, "background": 1}
     assert spec.delta == 1.5
-    assert spec.output == (4, 16, 16)
-    assert "held_out_loss" in result["metrics"]
+    assert spec.output == (5, 16, 16)
+    assert {"held_out_loss", "held_out_background", "voi", "held_out_auc"} <= set(result["metrics"])
+    assert "threshold" not in result["metrics"]
     assert "<h2>What it sees</h2>" in (folder / "out" / "training.html").read_text()
+
+
+def test_patches_of_an_embedding_must_overlap(folder: Path):
+    with pytest.raises(ConfigError, match="overlap too little"):
+        load(write(folder, EMBEDDING.replace("stride = [3, 8, 8]", "stride = [4, 8, 8]")))
 
 
 def test_other_data_under_the_same_name_is_another_training(folder: Path, cells):

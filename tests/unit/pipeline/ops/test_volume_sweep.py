@@ -7,7 +7,7 @@ import pytest
 
 from models.spec import smooth_code_table
 from pipeline.ops.evaluate import pairs, scores
-from pipeline.ops.whole import segment_whole
+from pipeline.ops.volume_sweep import segment_volume
 
 TABLE = smooth_code_table()
 
@@ -25,7 +25,7 @@ def two_rooms() -> tuple[np.ndarray, np.ndarray]:
 
 def test_rooms_are_found_at_the_right_threshold():
     codes, truth = two_rooms()
-    whole = segment_whole(codes, TABLE, low=0.02, high=0.999, floor=0.05)
+    whole = segment_volume(codes, TABLE, low=0.02, high=0.999, floor=0.05)
     assert np.unique(whole.fragments_ZYX).size == 3
     points = whole.scores(truth, (0.1, 0.5, 0.9))
     assert [point.segments for point in points] == [1, 2, 3]
@@ -41,5 +41,5 @@ def test_further_channels_do_not_count():
     codes, _ = two_rooms()
     more = np.concatenate([codes, np.zeros_like(codes[:2])])
     ways = {"low": 0.02, "high": 0.999, "floor": 0.05}
-    one, other = (segment_whole(c, TABLE, **ways) for c in (codes, more))
+    one, other = (segment_volume(c, TABLE, **ways) for c in (codes, more))
     np.testing.assert_array_equal(one.segments(0.3), other.segments(0.3))

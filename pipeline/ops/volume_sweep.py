@@ -1,6 +1,6 @@
-"""A volume as one block, in memory: from affinity codes to fragments, merge tree and scores at many thresholds.
+"""A volume in memory: from affinity codes to fragments, merge tree and scores at many thresholds.
 
-The ops that a run calls block by block, once each: watershed, region graph, mean affinity, one count of fragments
+The ops that a run calls block by block, for all of it: watershed, region graph, mean affinity, one count of fragments
 against the truth. The labels are those of a run, whatever its blocks. For volumes that fit into memory, such as those
 that a training is judged by.
 """
@@ -16,20 +16,19 @@ from numpy.typing import NDArray
 from pipeline.geometry import Box
 from pipeline.ops.agglomerate import Part, Tree, agglomerate
 from pipeline.ops.evaluate import pairs
-from pipeline.ops.fragments import watershed
 from pipeline.ops.merge_tree import links
-from pipeline.ops.pieces import Rules, close
 from pipeline.ops.region_graph import Place, contacts, nodes
 from pipeline.ops.relabel import rename, segments
 from pipeline.ops.sweep import Point, sweep
 from pipeline.ops.thresholds import FULL_SCALE, absolute_codes
+from pipeline.ops.whole_volume import watershed_volume
 
 U64 = NDArray[np.uint64]
 NEAREST = 3
 
 
 @dataclass(frozen=True)
-class Whole:
+class Segmented:
     """Fragments and how they merge."""
 
     fragments_ZYX: U64
@@ -47,17 +46,15 @@ class Whole:
         return sweep(counted, tree, thresholds, full=FULL_SCALE, ignore_zero=True)
 
 
-def segment_whole(
+def segment_volume(
     codes_CZYX: NDArray[np.uint8], code_table: Sequence[int], *, low: float, high: float, floor: float, size_vx: int = 0
-) -> Whole:
+) -> Segmented:
     """Watershed between two shares of the affinity range, then the merges with a mean affinity above the floor."""
     box = Box.of_shape(codes_CZYX.shape[1:])
     table = np.asarray(code_table, np.int64)
     codes_CZYX = np.ascontiguousarray(codes_CZYX[:NEAREST])
-    found = watershed(codes_CZYX, box, box, codes=absolute_codes(table, low, high), internal=0, size_vx=size_vx)
-    closed = close(found.part, Rules(size_vx, 0))
-    fragments_ZYX = rename(found.labels_ZYX, closed.old, closed.new)
+    fragments_ZYX = watershed_volume(codes_CZYX, *absolute_codes(table, low, high), size_vx, 0)
     edges = contacts(fragments_ZYX, codes_CZYX, {}, code_table=table, place=Place(box.begin, box.shape))
     own = nodes(fragments_ZYX, 0)
     part = Part(box, own.name, own.mask, edges["inner"], (edges["low_z"], edges["low_y"], edges["low_x"]))
-    return Whole(fragments_ZYX, agglomerate([part], box, floor=floor * FULL_SCALE).tree)
+    return Segmented(fragments_ZYX, agglomerate([part], box, floor=floor * FULL_SCALE).tree)
