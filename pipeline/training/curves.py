@@ -25,7 +25,7 @@ STYLE = """
 
 
 def plot(curves: Mapping[str, Curve], last_step: int, *, by_decade: bool = False) -> str:
-    """All curves over the same steps; nothing if there is no point. By decade: values that differ much, as logarithms."""
+    """All curves over the same steps; nothing if there is no point. By decade: as logarithms."""
     drawn = {name: _thinned(curve) for name, curve in curves.items() if curve}
     values = [value for curve in drawn.values() for _, value in curve]
     if not values:
