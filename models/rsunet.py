@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.architecture import Index, read
+from models.convolution import Conv3d
 from models.heads import Heads
 
 IN_PLANE = (1, 5, 5)
@@ -31,7 +32,7 @@ class NormConv(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.norm = nn.InstanceNorm3d(channels_in, affine=True)
-        self.conv = nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.conv = Conv3d(channels_in, channels_out, 3, padding=1)
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Same extent, another number of channels."""
@@ -75,7 +76,7 @@ class RSUNet(nn.Module):
         self.encoders = nn.ModuleList(
             [ResidualModule(widths[0], widths[0]), *(ResidualModule(fine, coarse) for fine, coarse in pairs)]
         )
-        self.narrow = nn.ModuleList(nn.Conv3d(coarse, fine, 1, bias=False) for fine, coarse in pairs)
+        self.narrow = nn.ModuleList(Conv3d(coarse, fine, 1) for fine, coarse in pairs)
         self.decoders = nn.ModuleList(ResidualModule(fine, fine) for fine, _ in pairs)
         self.norm = nn.InstanceNorm3d(widths[0], affine=True)
         self.heads = Heads(widths[0], heads, IN_PLANE, crop)

@@ -23,7 +23,7 @@ from pipeline.training.judge import Judge, Runtime
 from pipeline.training.keep import Keeper
 from pipeline.training.log import Log
 from pipeline.training.page import Standing, training_page
-from pipeline.training.settings import TrainConfig, load
+from pipeline.training.settings import TrainConfig, load, located
 from pipeline.training.volumes import held_out, require_room, samples_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class _Session:
         spec = config.network.spec()
         self.network = build(spec.architecture)
         self.parameters = sum(p.numel() for p in self.network.parameters())
+        begun = self._start_from(config.training.start_from, data)
         self.recipe = config.recipe()
         self.opened = samples_of(config, data)
         require_room(self.opened, self.recipe.drawing.reach)
@@ -85,7 +86,16 @@ class _Session:
         self.keeper = Keeper(config, folder, _machine(self.device))
         self.log = Log(folder / "log.jsonl")
         prints = tuple(print_ for volume in self.opened for print_ in volume.fingerprints)
-        self.recipe = config.recipe(prints)
+        self.recipe = config.recipe(begun + prints)
+
+    def _start_from(self, weights: str | None, data: Path) -> tuple[str, ...]:
+        """Take over other weights; their hash is part of the recipe."""
+        from models.checkpoint import take_over
+
+        if weights is None:
+            return ()
+        found = located(weights, data)
+        return (take_over(self.network, found if Path(found).exists() else weights),)
 
     def run(self, ending: Ending) -> dict[str, Any]:
         """Train; returns what the command tells."""

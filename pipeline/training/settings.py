@@ -120,6 +120,7 @@ class Training(Section):
     clip: float = Field(1.0, gt=0)
     average: float = Field(0.99, ge=0, lt=1)
     seed: int = Field(0, ge=0, lt=2**32)
+    start_from: str | None = None  # weights whose tensors are taken over where name and shape agree
     evaluate_every: int = Field(200, ge=0)
     report_every: int = Field(10, ge=1)
     save_every: int = Field(100, ge=1)
