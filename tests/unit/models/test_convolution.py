@@ -21,7 +21,8 @@ def test_values_and_gradients_are_those_of_pytorch(batch: int, kernel: int, padd
         x = torch.randn(batch, 5, 6, 10, 12, generator=torch.Generator().manual_seed(1)).requires_grad_()
         y = convolution(x)
         (y * torch.linspace(-1, 1, y.numel()).reshape(y.shape)).sum().backward()
-        assert x.grad is not None and convolution.weight.grad is not None
+        assert x.grad is not None
+        assert convolution.weight.grad is not None
         answers.append((y.detach(), x.grad, convolution.weight.grad))
     for found, expected in zip(*answers, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
