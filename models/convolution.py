@@ -29,10 +29,14 @@ class Conv3d(nn.Conv3d):
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """The convolved volume."""
         trained = torch.is_grad_enabled() and self.weight.requires_grad
-        if not trained or x_BCZYX.is_cuda or not torch.backends.mkldnn.is_available():
+        if not trained or x_BCZYX.is_cuda or not _has_onednn():
             return super().forward(x_BCZYX)
-        convolved: Tensor = _OneDnn.apply(x_BCZYX, self.weight, self.padding)
+        convolved: Tensor = _OneDnn.apply(x_BCZYX, self.weight, self.padding)  # type: ignore[no-untyped-call]
         return convolved
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 class _OneDnn(torch.autograd.Function):

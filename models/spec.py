@@ -24,6 +24,11 @@ the affinity of an edge whose ends are d apart (L1) is max((2 delta - d) / (2 de
 
 With a head "background", `background_threshold` may say from which probability on a voxel is background; a run's config
 holds against it.
+
+`recipes` may hold post-processing that was tuned for these weights, by name: sections of a run's config, and under
+"tuned" what by, and how well it did. A run takes one up by its config's `recipe` (`pipeline.recipes`).
+
+    "recipes": {"mean": {"fragments": {"low": 0.02}, "relabel": {"threshold": 0.6}, "tuned": {"voi": 0.62, ...}}}
 """
 
 from __future__ import annotations
@@ -47,7 +52,8 @@ CODES = 256
 TOP = 65535  # the integer that stands for probability 1
 NEAREST: tuple[Index, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 NORMALISATIONS = ("u8/255",)
-OPTIONAL = {"delta", "background_threshold"}  # keys that only some specs have
+OPTIONAL = {"delta", "background_threshold", "recipes"}  # keys that only some specs have
+DECIDES_NOTHING = ("training", "recipes")  # of what the network says
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -76,6 +82,7 @@ class WeightsSpec:
     format: int = FORMAT
     delta: float | None = None  # of an embedding: half the distance at which affinity ends
     background_threshold: float | None = None  # voxels at or above this probability are background
+    recipes: Mapping[str, Mapping[str, Any]] | None = None  # tuned post-processing
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array is touched."""
@@ -113,7 +120,7 @@ class WeightsSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as JSON: the hash of the weights, but not how they were trained."""
-        return {name: value for name, value in self.to_json().items() if name != "training"}
+        return {name: value for name, value in self.to_json().items() if name not in DECIDES_NOTHING}
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values; what does not apply is left out."""
@@ -197,7 +204,11 @@ def from_json(data: Mapping[str, Any]) -> WeightsSpec:
                 "patch": _index(data["patch"]),
                 "stride": _index(data["stride"]),
                 "code_table": tuple(data["code_table"]),
-                **{key: None if data.get(key) is None else float(data[key]) for key in OPTIONAL},
+                **{
+                    key: None if data.get(key) is None else float(data[key])
+                    for key in ("delta", "background_threshold")
+                },
+                "recipes": _recipes(data.get("recipes")),
             }
         )
     except WeightsInvalid:
@@ -214,6 +225,19 @@ def _index(values: Sequence[int]) -> Index:
     return (z, y, x)
 
 
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _recipes(values: Any) -> Mapping[str, Mapping[str, Any]] | None:
+    tables = isinstance(values, Mapping) and all(isinstance(recipe, Mapping) for recipe in values.values())
+    require(
+        values is None or (tables and all(isinstance(part, Mapping) for r in values.values() for part in r.values())),
+        "recipes are no tables of sections by name",
+    )
+    return values  # type: ignore[no-any-return]
+
+
 def encoded(spec: WeightsSpec) -> bytes:
     """The spec as the bytes of its file: a line for every key."""
     lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in spec.to_json().items())
@@ -228,6 +252,11 @@ def find(name_or_path: str) -> Path:
     if "/" not in name_or_path:
         return SHIPPED / f"{name_or_path}.json"
     return path.with_name(path.name + ".json")
+
+
+def shipped() -> list[str]:
+    """The names of the weights that come with the code."""
+    return sorted(path.stem for path in SHIPPED.glob("*.json"))
 
 
 def load_spec(name_or_path: str, *, verify: bool = True) -> WeightsSpec:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.recipes import weights_location, with_recipe
 from pipeline.sections import (
     LAYOUT,
     NOTHING,
@@ -206,6 +207,7 @@ class Relabel(Section):
     """From the merge tree to labels."""
 
     threshold: Share = 0.25  # any value from agglomerate.floor up; a relabel away
+    upsample: bool = False  # labels at the image's voxel size as well, where the weights work at a coarser one
 
 
 class Guards(Section):
@@ -267,6 +269,7 @@ class Limits(Section):
 class RunConfig(Section):
     """A whole run."""
 
+    recipe: str | None = Field(None, json_schema_extra=NOTHING)  # tuned for the weights; fills in what is left out
     input: Input = Input()
     affinities: Affinities | None = None  # given: no network is run
     roi: Region | None = None
@@ -293,6 +296,8 @@ class RunConfig(Section):
     def _coherent(self) -> Self:
         self._check_source()
         self._check_masks()
+        if self.relabel.upsample and self.affinities is not None:
+            raise ValueError("relabel.upsample is about an image finer than the weights; given affinities have no such")
         if self.agglomerate.score == "none" and self.guards.largest_vx:
             raise ValueError('guards.largest_vx cuts the merge tree, and agglomerate.score = "none" makes none')
         if self.relabel.threshold < self.agglomerate.floor:
@@ -359,7 +364,7 @@ def load(path: Path) -> RunConfig:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"this is not TOML: {error}", where=str(path)) from None
-    return anchored(parse(data, where=str(path)), path.parent)
+    return anchored(parse(with_recipe(data, path.parent, where=str(path)), where=str(path)), path.parent)
 
 
 def anchored(config: RunConfig, folder: Path) -> RunConfig:
@@ -368,9 +373,6 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     def absolute(location: str | None) -> str | None:
         return None if location is None else str((folder / location).resolve())
 
-    def weights(name: str) -> str:
-        return str((folder / name).resolve()) if "/" in name or name.endswith((".safetensors", ".json")) else name
-
     source = config.input.model_copy(
         update={"image": absolute(config.input.image), "truth": absolute(config.input.truth)}
     )
@@ -378,6 +380,9 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     if given is not None:
         given = given.model_copy(update={"path": absolute(given.path)})
     masks = tuple(m.model_copy(update={"path": absolute(m.path)}) for m in config.mask)
-    overrides = tuple(o.model_copy(update={"weights": weights(o.weights)}) for o in config.predict.override)
-    predict = config.predict.model_copy(update={"weights": weights(config.predict.weights), "override": overrides})
+    overrides = tuple(
+        o.model_copy(update={"weights": weights_location(o.weights, folder)}) for o in config.predict.override
+    )
+    own = weights_location(config.predict.weights, folder)
+    predict = config.predict.model_copy(update={"weights": own, "override": overrides})
     return config.model_copy(update={"input": source, "affinities": given, "mask": masks, "predict": predict})

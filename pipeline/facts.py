@@ -6,10 +6,11 @@ torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from models.errors import WeightsInvalid
-from models.spec import WeightsSpec, load_spec
+from models.spec import WeightsSpec, load_spec, shipped
 from pipeline.config import RunConfig
 from pipeline.errors import BadWeights, CannotWork, ConfigError, WrongShape, WrongType, WrongVoxelSize
 from pipeline.geometry import AXES, ID_BITS_PER_AXIS, Box, Index, Layer, VoxelSize
@@ -216,6 +217,7 @@ def _weights(name: str) -> Facts:
         spec: WeightsSpec = load_spec(name)
     except WeightsInvalid as error:
         raise BadWeights(
-            str(error), where=name, way_out="name shipped weights (tiny), or a .safetensors file"
+            str(error), where=name, way_out=f"name shipped weights ({', '.join(shipped())}), or a .safetensors file"
         ) from None
-    return {"sha256": spec.sha256, "spec": spec.to_json(), "patch": list(spec.patch)}
+    told = replace(spec, recipes=None)  # the config has taken from them what it wants
+    return {"sha256": spec.sha256, "spec": told.to_json(), "patch": list(spec.patch)}

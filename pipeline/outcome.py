@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline.plan import Plan
 from pipeline.progress import Status
 from pipeline.rundir import RunFolder
+from pipeline.stages.upsample import Upsample
 from pipeline.work import Survey
 from workers.block import BlockRef
+
+LABELS, FINE_LABELS = "labels.zarr", "labels_upsampled.zarr"  # at the weights' voxel size, at the image's
 
 
 @dataclass
@@ -27,6 +31,11 @@ class Outcome:
     def complete(self) -> bool:
         """Whether every block is done or masked."""
         return all(len(s.current) == s.total for s in self.surveys.values())
+
+    @property
+    def labels(self) -> Path:
+        """The final label array: at the image's voxel size if that was asked for."""
+        return self.folder.root / (LABELS if self.plan.find(Upsample) is None else FINE_LABELS)
 
     @property
     def tasks(self) -> dict[str, dict[str, int]]:

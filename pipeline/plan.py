@@ -34,6 +34,7 @@ from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.sweep import Sweep
 from pipeline.stages.synthesize import Synthesize
 from pipeline.stages.tiled_fragments import Seeded, Waterz
+from pipeline.stages.upsample import Upsample
 from workers.block import BlockRef
 
 AnyStage = Stage[Any, Any]
@@ -53,6 +54,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     ClassVotes,
     Agglomerate,
     Relabel,
+    Upsample,
     Pyramid,
     Evaluate,
     Sweep,

@@ -22,12 +22,13 @@ from pipeline.config import RunConfig, parse
 from pipeline.durable import sweep_partial
 from pipeline.facts import Facts, resolve
 from pipeline.identity import changes, insist
-from pipeline.outcome import Outcome
+from pipeline.outcome import FINE_LABELS, LABELS, Outcome
 from pipeline.plan import Plan, Task, build, refuse_what_cannot_work
 from pipeline.progress import Observer, Page, Status, TaskStatus, Tracker
 from pipeline.rundir import RunFolder
 from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.relabel import Relabel
+from pipeline.stages.upsample import Upsample
 from pipeline.walk import Walk
 from pipeline.work import Ledger
 from workers.fence import Fence
@@ -153,7 +154,10 @@ def _versions() -> dict[str, str]:
 def publish(folder: RunFolder, plan: Plan) -> None:
     """Point `segmentation.zarr`, `image.zarr` and the rest at the data of this run: each by one rename."""
     pyramid, relabel = plan.stage(Pyramid), plan.stage(Relabel)
-    links = {**pyramid.products(), "labels.zarr": relabel.folder / "labels"}
+    links = {**pyramid.products(), LABELS: relabel.folder / "labels"}
+    upsample = plan.find(Upsample)
+    if upsample is not None:
+        links[FINE_LABELS] = upsample.folder / "labels"
     for name, target in links.items():
         link_atomically(folder.root / name, target)
 

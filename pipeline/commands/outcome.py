@@ -40,7 +40,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "totals": totals(outcome),
         "failures": [asdict(f) for f in status.failures] if status else [],
         "scores": dict(scores(outcome)) or None,
-        "segmentation": str(outcome.folder.root / "labels.zarr") if outcome.complete else None,
+        "segmentation": str(outcome.labels) if outcome.complete else None,
         "report": str(outcome.folder.report),
     }
 
