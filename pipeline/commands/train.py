@@ -25,6 +25,9 @@ def train(
     show_augmentation: Annotated[
         Path | None, Parameter(help="draw what is done to the crops into this PNG file, and train nothing")
     ] = None,
+    tune: Annotated[
+        bool, Parameter(help="tune the post-processing of the weights that are there, and store it with them")
+    ] = False,
     json: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -35,6 +38,8 @@ def train(
         return 0
     if minutes is not None and minutes <= 0:
         raise ConfigError(f"--minutes is {minutes:g}", way_out="give a positive number, or leave it out")
+    if tune:
+        return _tune(config, out, device, as_json=json, quiet=quiet)
     progress = _ignore if quiet else _tell
     result = training.train_from_config(config, out, on_progress=progress, minutes=minutes, device=device)
     code: int = result.pop("exit_code")
@@ -43,6 +48,14 @@ def train(
     else:
         sys.stderr.write(_last_words(result))
     return code
+
+
+def _tune(config: Path, out: Path | None, device: str | None, *, as_json: bool, quiet: bool) -> int:
+    tell = (lambda _: None) if quiet else (lambda line: print(line, file=sys.stderr, flush=True))
+    recipes = training.tune_weights(config, out, tell=tell, device=device)
+    if as_json:
+        sys.stdout.write(json_format.dumps(recipes) + "\n")
+    return 0
 
 
 def _last_words(result: Mapping[str, Any]) -> str:

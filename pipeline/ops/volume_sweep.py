@@ -1,6 +1,6 @@
 """A volume in memory: from affinity codes to fragments, merge tree and scores at many thresholds.
 
-The ops that a run calls block by block, for all of it: watershed, region graph, mean affinity, one count of fragments
+The ops that a run calls block by block, for all of it: watershed, region graph, agglomeration, one count of fragments
 against the truth. The labels are those of a run, whatever its blocks. For volumes that fit into memory, such as those
 that a training is judged by.
 """
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box
-from pipeline.ops.agglomerate import Part, Tree, agglomerate
+from pipeline.ops.agglomerate import MEAN_SCORE, Part, Tree, agglomerate
 from pipeline.ops.evaluate import pairs
 from pipeline.ops.merge_tree import links
 from pipeline.ops.region_graph import Place, contacts, nodes
 from pipeline.ops.relabel import rename, segments
+from pipeline.ops.scores import Score
 from pipeline.ops.sweep import Point, sweep
 from pipeline.ops.thresholds import FULL_SCALE, absolute_codes
 from pipeline.ops.whole_volume import watershed_volume
@@ -50,11 +51,33 @@ def segment_volume(
     codes_CZYX: NDArray[np.uint8], code_table: Sequence[int], *, low: float, high: float, floor: float, size_vx: int = 0
 ) -> Segmented:
     """Watershed between two shares of the affinity range, then the merges with a mean affinity above the floor."""
-    box = Box.of_shape(codes_CZYX.shape[1:])
-    table = np.asarray(code_table, np.int64)
     codes_CZYX = np.ascontiguousarray(codes_CZYX[:NEAREST])
-    fragments_ZYX = watershed_volume(codes_CZYX, *absolute_codes(table, low, high), size_vx, 0)
-    edges = contacts(fragments_ZYX, codes_CZYX, {}, code_table=table, place=Place(box.begin, box.shape))
+    fragments_ZYX = fragments_of(codes_CZYX, code_table, low=low, high=high, size_vx=size_vx)
+    return merges_of(fragments_ZYX, codes_CZYX, code_table, floor=floor)
+
+
+def fragments_of(
+    codes_CZYX: NDArray[np.uint8], code_table: Sequence[int], *, low: float, high: float, size_vx: int = 0
+) -> U64:
+    """The watershed's fragments, from the nearest edges."""
+    limits = absolute_codes(np.asarray(code_table, np.int64), low, high)
+    return watershed_volume(np.ascontiguousarray(codes_CZYX[:NEAREST]), *limits, size_vx, 0)
+
+
+def merges_of(
+    fragments_ZYX: U64,
+    codes_CZYX: NDArray[np.uint8],
+    code_table: Sequence[int],
+    *,
+    floor: float,
+    score: Score = MEAN_SCORE,
+) -> Segmented:
+    """Any fragments and their merges with a score above the floor."""
+    box = Box.of_shape(fragments_ZYX.shape)
+    table, histograms = np.asarray(code_table, np.int64), score.name == "quantile"
+    nearest = np.ascontiguousarray(codes_CZYX[:NEAREST])
+    place = Place(box.begin, box.shape)
+    edges = contacts(fragments_ZYX, nearest, {}, code_table=table, place=place, histograms=histograms)
     own = nodes(fragments_ZYX, 0)
     part = Part(box, own.name, own.mask, edges["inner"], (edges["low_z"], edges["low_y"], edges["low_x"]))
-    return Segmented(fragments_ZYX, agglomerate([part], box, floor=floor * FULL_SCALE).tree)
+    return Segmented(fragments_ZYX, agglomerate([part], box, floor=floor * FULL_SCALE, score=score).tree)

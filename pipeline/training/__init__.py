@@ -6,9 +6,13 @@ judge      the running average, applied to the held-out volumes: AUC, loss, and 
 log, page  what was told along the way, as lines of JSON and as a page
 ending     reasons to stop before the end: signals, the clock
 session    all of it together
+apply      a held-out volume as weights see it, scored under any settings of a run
+tune       a search for the best settings
+finish     what is tuned, stored with the weights
 """
 
+from pipeline.training.finish import tune_weights
 from pipeline.training.session import show_augmentation, train_from_config
 from pipeline.training.settings import TrainConfig, load
 
-__all__ = ["TrainConfig", "load", "show_augmentation", "train_from_config"]
+__all__ = ["TrainConfig", "load", "show_augmentation", "train_from_config", "tune_weights"]

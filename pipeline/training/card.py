@@ -8,6 +8,9 @@ from typing import Any
 from models.spec import WeightsSpec
 from pipeline.training.settings import Labelled, TrainConfig, Volumes
 
+RECIPES = "## Recipes"
+SCORES = ("voi_split", "voi_merge", "voi", "arand")
+
 
 def card(config: TrainConfig, spec: WeightsSpec, facts: Mapping[str, Any]) -> str:
     """The card; `facts` has size_bytes, parameters, step, metrics, seconds, machine."""
@@ -37,6 +40,27 @@ def card(config: TrainConfig, spec: WeightsSpec, facts: Mapping[str, Any]) -> st
         f"{table}\n\nThe held-out data chose this step{_threshold(facts['metrics'])}: scores on other data will be "
         "lower.\nLimits: tissue, contrast and voxel size other than those of the training data were not tried.\n"
     )
+
+
+def with_recipes(told: str, recipes: Mapping[str, Mapping[str, Any]]) -> str:
+    """A card with a table of recipes at its end, in place of one that is there."""
+    rows = [
+        " | ".join((f"| {name}, {one['volume']}", _settings(recipe), *(f"{one[score]:g}" for score in SCORES))) + " |"
+        for name, recipe in recipes.items()
+        for one in recipe["tuned"]["volumes"]
+    ]
+    return (
+        f"{told.partition(RECIPES)[0].rstrip()}\n\n{RECIPES}\n\nTuned on the held-out volumes together; in bits. "
+        'Take one up with `recipe = "NAME"` in a config.\n\n'
+        "| recipe, volume | settings | VOI split | VOI merge | VOI | ARAND |\n|---|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+    )
+
+
+def _settings(recipe: Mapping[str, Any]) -> str:
+    sections = ((section, values) for section, values in recipe.items() if section != "tuned")
+    return ", ".join(f"`{section}.{key} = {value}`" for section, values in sections for key, value in values.items())
 
 
 def _threshold(metrics: Mapping[str, float]) -> str:

@@ -72,7 +72,7 @@ class _Session:
 
         self.began = time.monotonic()
         self.config, self.folder, self.on_progress = config, folder, on_progress
-        self.device = _device(device)
+        self.device = device_of(device)
         torch.set_num_threads(config.training.threads)
         torch.manual_seed(config.training.seed)
         spec = config.network.spec()
@@ -164,7 +164,8 @@ class _Session:
         durable.replace_file(self.folder / "training.html", page.encode())
 
 
-def _device(wanted: str) -> str:
+def device_of(wanted: str) -> str:
+    """Where networks run; a ConfigError if it has to be a GPU and there is none."""
     import torch
 
     if wanted == "auto":

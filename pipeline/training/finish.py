@@ -1,0 +1,58 @@
+"""After a training: the post-processing of its weights is tuned on its held-out volumes, and stored with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models.errors import WeightsInvalid
+from models.spec import encoded
+from pipeline import durable
+from pipeline.errors import BadWeights
+from pipeline.training.apply import look_at
+from pipeline.training.card import with_recipes
+from pipeline.training.judge import Runtime
+from pipeline.training.session import device_of
+from pipeline.training.settings import Labelled, TrainConfig, load
+from pipeline.training.tune import Tell, Tuner
+from pipeline.training.volumes import held_out
+
+
+def tune_weights(
+    path: Path, out: Path | None, *, tell: Tell = lambda _: None, device: str | None = None
+) -> Mapping[str, Any]:
+    """Tune the weights that a training has kept; returns their recipes, the best one first."""
+    from models.checkpoint import load_network
+
+    config = load(path)
+    weights = (out or Path("runs") / config.name) / f"{config.name}.safetensors"
+    try:
+        network, spec = load_network(str(weights))
+    except WeightsInvalid as error:
+        where = error.where or str(weights)
+        raise BadWeights(error.what, where=where, way_out=f"train them first: neurotile train {path}") from None
+    runtime = Runtime(device_of(device or config.training.device), config.training.threads)
+    volumes = []
+    for name, volume in zip(_names(config), held_out(config, path.parent), strict=True):
+        tell(f"{name}: predicting {' x '.join(map(str, volume.image.shape))} voxels")
+        volumes.append(look_at(name, network, spec, volume, runtime))
+    recipes = Tuner(spec, volumes, tell).recipes()
+    durable.replace_file(weights.with_suffix(".json"), encoded(replace(spec, recipes=recipes)))
+    card = weights.with_suffix(".md")
+    durable.replace_file(card, with_recipes(card.read_text(encoding="utf-8"), recipes).encode())
+    return recipes
+
+
+def _names(config: TrainConfig) -> list[str]:
+    """What the held-out volumes are called."""
+    if not isinstance(config.validation, tuple):
+        return [f"generated, seed {seed}" for seed in config.validation.seeds]
+    return [_region(volume) for volume in config.validation]
+
+
+def _region(volume: Labelled) -> str:
+    file = Path(volume.image.partition(":")[0]).name
+    last = "" if volume.end is None else f" to {volume.end[0] - 1}"
+    return file if not volume.begin[0] and not last else f"{file}, z from {volume.begin[0]}{last}"
