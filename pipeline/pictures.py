@@ -25,6 +25,8 @@ TOP = 65535  # the integer that stands for affinity 1
 HUES = 360
 OVERLAY = 0.5  # share of the label's colour over the image
 BORDER = 0.85
+SEAM = 0.8  # share of the line's grey
+SEAM_GREY = 235
 HATCH = ((216, 217, 220), (186, 188, 193))
 HATCH_PX = 5
 
@@ -74,6 +76,13 @@ def background(codes_YX: Plane, code_table: Plane, level: int) -> Rgb:
     """The probability of background: half as bright below the level that counts as background, white from it on."""
     decoded = np.asarray(code_table, np.int64)[codes_YX.astype(np.intp)]
     return grey(np.where(decoded >= level, 255, (decoded * 127 + TOP // 2) // TOP))
+
+
+def seamed(picture: Rgb, parts_YX: Plane) -> Rgb:
+    """A thin line wherever one part ends and another begins."""
+    drawn = picture.astype(np.float32)
+    drawn += (SEAM_GREY - drawn) * np.where(_borders(parts_YX), SEAM, 0.0).astype(np.float32)[..., None]
+    return np.rint(drawn).astype(np.uint8)
 
 
 def overlay(image_YX: Plane, labels_YX: Plane, colours: Colours | None = None) -> Rgb:
