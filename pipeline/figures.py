@@ -33,8 +33,7 @@ from workers.errors import WorkError
 WINDOW = 1024
 BLOCKS = "blocks"  # the pass in which each of these stages writes its voxels
 TIMES = "\u00d7"
-EMBEDDING = "Embedding, PCA to RGB"
-EMBEDDING_SEAMS = "every patch has colours of its own, thin lines part them: they are no boundaries; background black"
+PATCHWISE = "PCA to RGB, every patch by itself: thin lines are seams of patches, no boundaries; background is black"
 REASON_LENGTH = 160
 SCALE_SHARE = 0.3  # a scale bar is at most this share of the width
 
@@ -219,7 +218,7 @@ def _embedding(outcome: Outcome, cut: Cut, predict: Predict, foreground_YX: NDAr
     shown_YX = foreground_YX & taken.plane.any(axis=0)  # where there is no vector there are zeros
     colours = replace(taken, plane=embedding_colours(taken.plane, shown_YX, parts_YX))
     seams = pictures.nearest(parts_YX, cut.shape_px)
-    return Panel(EMBEDDING, EMBEDDING_SEAMS, colours, lambda p: pictures.seamed(np.moveaxis(p, 0, 2), seams))
+    return Panel("Embedding", PATCHWISE, colours, lambda p: pictures.seamed(np.moveaxis(p, 0, 2), seams))
 
 
 def _of_stage(
