@@ -298,7 +298,8 @@ def test_which_patch_a_vector_is_of(world: World):
 
 def pictures(page: str) -> dict[str, np.ndarray]:
     found = re.findall(r'<img alt="(\w+), (\w\w) [^"]*"[^>]*src="data:image/png;base64,([^"]*)"', page)
-    return {f"{name} {plane}": np.asarray(Image.open(BytesIO(base64.b64decode(data)))) for name, plane, data in found}
+    drawn = {f"{name} {plane}": Image.open(BytesIO(base64.b64decode(data))) for name, plane, data in found}
+    return {name: np.asarray(picture.convert("RGB")) for name, picture in drawn.items()}
 
 
 def test_the_report_shows_vectors_as_colours_background_as_black_and_seams(world: World):
