@@ -33,7 +33,7 @@ from workers.errors import WorkError
 WINDOW = 1024
 BLOCKS = "blocks"  # the pass in which each of these stages writes its voxels
 TIMES = "\u00d7"
-PATCHWISE = "PCA to RGB, every patch by itself: thin lines are seams of patches, no boundaries; background is black"
+PATCHWISE = "PCA to RGB, every patch by itself: white lines are seams of patches, no boundaries; background is black"
 REASON_LENGTH = 160
 SCALE_SHARE = 0.3  # a scale bar is at most this share of the width
 
