@@ -6,6 +6,7 @@
    are blended and become codes (`models.blend`).
 3. A patch that shares only unwanted voxels with the box is skipped. If the manner says so, a patch of one grey value is
    not evaluated either: it has no edges, and is background.
+4. An embedding's vectors, if the manner asks for them, are not blended (`models.vectors`).
 
 A voxel's code depends on the layer, the weights and the voxel's position alone: not on the box, and not on what else
 is in a batch, since instance norm looks at one patch at a time. That floating-point sums inside a patch come out the
@@ -30,6 +31,7 @@ from models.blend import Blend
 from models.lattice import Index, Lattice
 from models.levels import HERE, Levels, Manner
 from models.spec import TOP, WeightsSpec
+from models.vectors import Vectors
 
 Bool = NDArray[np.bool_]
 Waiting = list[tuple[Index, NDArray[np.uint8] | None]]  # patches in the lattice's order; none for empty ones
@@ -44,6 +46,7 @@ class Answer:
     patches: int  # evaluated
     skipped: int  # without a wanted voxel
     empty: int  # of one grey value, and not evaluated for that
+    vectors_CZYX: NDArray[np.float16] | None = None  # if the manner asks for them; every voxel's of one patch
 
 
 class Engine:
@@ -92,15 +95,24 @@ class Engine:
         blend = Blend(lattice, self._levels.channels, self.spec.code_table, self.device)
         blend.open(begin, end)
         touching = list(lattice.touching(begin, end))
+        kept = self._kept(lattice, begin, end)
         needed = [index for index in touching if _holds(lattice, index, begin, wanted_ZYX)]
         empty = 0
         with torch.inference_mode(), deterministic():
             for batch in self._batches((index, lattice.cut(image_ZYX, origin, index)) for index in needed):
-                empty += self._add(blend, batch)
+                empty += self._add(blend, kept, batch)
             codes_CZYX = blend.close()
         count = len(self.offsets)
         background_ZYX = codes_CZYX[count] if self.spec.has_background else None
-        return Answer(codes_CZYX[:count], background_ZYX, len(needed) - empty, len(touching) - len(needed), empty)
+        vectors_CZYX = None if kept is None else kept.stored_CZYX
+        patches = (len(needed) - empty, len(touching) - len(needed), empty)
+        return Answer(codes_CZYX[:count], background_ZYX, *patches, vectors_CZYX)
+
+    def _kept(self, lattice: Lattice, begin: Index, end: Index) -> Vectors | None:
+        """Where the vectors of a box go, if they are wanted."""
+        if not self.manner.vectors:
+            return None
+        return Vectors(lattice, begin, end, self.spec.network.heads["embedding"])
 
     def _batches(self, patches: Iterable[tuple[Index, NDArray[np.uint8]]]) -> Iterator[Waiting]:
         """Groups in the lattice's order with at most a batch of patches to evaluate."""
@@ -118,12 +130,19 @@ class Engine:
         if waiting:
             yield waiting
 
-    def _add(self, blend: Blend, batch: Waiting) -> int:
+    def _add(self, blend: Blend, kept: Vectors | None, batch: Waiting) -> int:
         """Evaluate and blend; returns how many patches are empty. On a GPU this only gets things going."""
         alive = [patch_ZYX for _, patch_ZYX in batch if patch_ZYX is not None]
-        levels = iter(self._levels.of(alive) if alive else ())
+        levels, vectors = self._levels.with_vectors(alive) if alive else (None, None)
+        place = 0
         for index, patch_ZYX in batch:
-            blend.add(index, self._nothing if patch_ZYX is None else next(levels))
+            if patch_ZYX is None or levels is None:
+                blend.add(index, self._nothing)
+                continue
+            blend.add(index, levels[place])
+            if kept is not None and vectors is not None:
+                kept.add(index, vectors[place])
+            place += 1
         return len(batch) - len(alive)
 
     @cached_property

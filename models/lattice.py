@@ -11,6 +11,8 @@
 4. A value is floor((sum of weight * level + half) / (sum of weight)) over the patches, all integers: exact, without
    an order, and a constant stays that constant whatever the rounding of the weights. An edge that no patch knows
    (it leaves the layer) has sum 0 and gets code 0.
+5. What cannot be blended is taken from one patch: along every axis, a voxel belongs to the patch whose centre is
+   nearest, to the first of two that are as near. So the layer falls into boxes, each a patch's own and inside of it.
 
 12 bits per axis and 16 bits of level: sums stay below 2^53 in a signed 64-bit integer.
 """
@@ -53,6 +55,20 @@ class Axis:
         """The patches that share a voxel with [begin, end)."""
         first = max(0, -(-(begin - self.patch + 1) // self.stride))
         return range(first, min(self.count, (end - 1) // self.stride + 1))
+
+    def own(self, k: int) -> tuple[int, int]:
+        """The voxels that lie most centrally in patch k; those half-way to the next one are patch k's."""
+        half_way = (self.patch + self.stride - 1) // 2 + 1  # between the centres of patch 0 and patch 1, rounded up
+        begin = (k - 1) * self.stride + half_way if k > 0 else 0
+        end = k * self.stride + half_way if k < self.count - 1 else self.length
+        return begin, end
+
+    def owners(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """[begin, end) in parts, in order: a patch, and where its own part begins and ends."""
+        for k in self.touching(begin, end):
+            low, high = self.own(k)
+            if low < end and begin < high:
+                yield k, max(low, begin), min(high, end)
 
     def positions(self, k: int) -> Integers:
         """For every voxel that patch k sees, the layer's voxel that it shows."""
@@ -145,6 +161,12 @@ class Lattice:
         """How many patches share a voxel with a box."""
         z, y, x = (len(axis.touching(b, e)) for axis, b, e in zip(self.axes, begin, end, strict=True))
         return z * y * x
+
+    def owners(self, begin: Index, end: Index) -> Iterator[tuple[Index, Index, Index]]:
+        """A box in parts, each voxel in one of them: a patch, and where its own part begins and ends."""
+        along = (axis.owners(b, e) for axis, b, e in zip(self.axes, begin, end, strict=True))
+        for (kz, z0, z1), (ky, y0, y1), (kx, x0, x1) in product(*along):
+            yield (kz, ky, kx), (z0, y0, x0), (z1, y1, x1)
 
     def context(self, begin: Index, end: Index) -> tuple[Index, Index]:
         """The part of the layer that decides what the network says about a box."""

@@ -5,6 +5,7 @@
    (`models.metric_graph`): vectors of different patches cannot be compared. So averages, too, are of affinities.
 3. Probabilities become levels: round(p * 65535). From here on there are only integers.
 4. Levels of all orientations are turned back (`models.symmetries`), added, and divided, rounded half up.
+5. If the manner asks for them, vectors are handed out, too: of the patch as it is, whatever the orientations.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from models.spec import NEAREST, TOP, Index, WeightsSpec
 from models.symmetries import FLIPS16, NONE, channels_back
 
 HERE: Index = (0, 0, 0)  # the offset of what is no edge: background
+(UNTURNED,) = NONE
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Manner:
     augment: Literal["none", "flips16"] = "none"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the trunk; heads and what follows are in float32
     skip_empty: bool = False  # a patch of one grey value has no edges, and is background
+    vectors: bool = False  # an embedding's vectors are part of the answer
 
     def edges(self, spec: WeightsSpec) -> tuple[Index, ...]:
         """The offsets that are predicted; WeightsInvalid if patches overlap too little for one of them."""
@@ -53,6 +56,8 @@ class Levels:
         self.channels = manner.edges(spec) + ((HERE,) if spec.has_background else ())
         self._spec, self._manner, self._device = spec, manner, device
         self._on_gpu = device != "cpu"
+        if manner.vectors and "embedding" not in spec.network.heads:
+            raise WeightsInvalid("the network has no head 'embedding', hence no vectors to hand out")
         self._network = network.to(device).eval()
         if self._on_gpu:
             self._network = self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -63,31 +68,39 @@ class Levels:
 
     def of(self, patches: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Levels of patches ZYX, at most a batch: int32 BCZYX, a channel for every one of `channels`."""
+        return self.with_vectors(patches)[0]
+
+    def with_vectors(self, patches: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor | None]:
+        """The same, and if the manner asks for them the vectors of the patches: float32 BDZYX."""
         missing = self.batch - len(patches)
         filled = np.pad(np.stack(patches), ((0, missing), (0, 0), (0, 0), (0, 0)))
         images = self._upload(filled)[:, None].to(torch.float32) / 255
         if len(self._symmetries) == 1:
-            return self._of_images(images)[: len(patches)]
+            return self._of_images(images, len(patches))
+        kept: Tensor | None = None
         total, counts = torch.zeros((), dtype=torch.int32, device=self._device), np.zeros(len(self.channels), np.int32)
         for symmetry, sources in zip(self._symmetries, self._sources, strict=True):
-            turned = symmetry.undo(self._of_images(symmetry.turn(images)))
-            total = total + channels_back(turned, self.channels, sources)
+            levels, vectors = self._of_images(symmetry.turn(images), len(patches))
+            kept = vectors if symmetry == UNTURNED else kept
+            total = total + channels_back(symmetry.undo(levels), self.channels, sources)
             counts += [source is not None for source in sources]
         count = torch.from_numpy(counts).to(self._device)[:, None, None, None]
-        return torch.div(total + count // 2, count, rounding_mode="floor")[: len(patches)]
+        return torch.div(total + count // 2, count, rounding_mode="floor"), kept
 
     def _upload(self, filled_BZYX: NDArray[np.uint8]) -> Tensor:
         """A GPU fetches the batch while this process goes on; the next one can be made meanwhile."""
         batch = torch.from_numpy(filled_BZYX)
         return batch.pin_memory().to(self._device, non_blocking=True) if self._on_gpu else batch
 
-    def _of_images(self, images_BCZYX: Tensor) -> Tensor:
+    def _of_images(self, images_BCZYX: Tensor, count: int) -> tuple[Tensor, Tensor | None]:
+        """Of the first `count` images: levels, and vectors if they are asked for."""
         if self._on_gpu:
             images_BCZYX = images_BCZYX.contiguous(memory_format=torch.channels_last_3d)
         narrow = self._manner.precision == "bfloat16"
         with torch.autocast(torch.device(self._device).type, dtype=torch.bfloat16, enabled=narrow):
             outputs: dict[str, Tensor] = self._network(images_BCZYX)
-        return torch.round(self._probabilities(outputs) * TOP).to(torch.int32)
+        levels = torch.round(self._probabilities(outputs) * TOP).to(torch.int32)
+        return levels[:count], outputs["embedding"][:count] if self._manner.vectors else None
 
     def _probabilities(self, outputs: dict[str, Tensor]) -> Tensor:
         """Of every channel, BCZYX."""

@@ -130,6 +130,7 @@ class Predict(Section):
     precision: Literal["float32", "bfloat16"] = "float32"  # of the trunk; the rest is in float32
     background_threshold: Share | None = None  # from this probability on; default: the weights', or 0.6
     skip_empty: bool = False  # patches of one grey value have no edges and are not evaluated
+    keep_embeddings: bool = False  # store an embedding net's vectors beside the codes, to be looked at
     override: tuple[Override, ...] = ()
 
 

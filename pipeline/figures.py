@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import pictures
 from pipeline.geometry import AXES, Box, Grid, Index, VoxelSize
+from pipeline.ops.embedding_colours import embedding_colours
 from pipeline.outcome import Outcome
 from pipeline.pages import text
 from pipeline.pictures import Plane, Rgb
@@ -32,6 +33,7 @@ from workers.errors import WorkError
 WINDOW = 1024
 BLOCKS = "blocks"  # the pass in which each of these stages writes its voxels
 TIMES = "\u00d7"
+PATCHWISE = "PCA to RGB, every patch by itself: white lines are seams of patches, no boundaries; background is black"
 REASON_LENGTH = 160
 SCALE_SHARE = 0.3  # a scale bar is at most this share of the width
 
@@ -112,10 +114,18 @@ def _middle(roi: Box, limit: Index) -> Box:
     return Box((z, y, x), (z + size[0], y + size[1], x + size[2]))
 
 
-def take(cut: Cut, grid: Grid, read: Read, *, survey: Survey | None = None, channels: int | None = None) -> Taken:
+def take(
+    cut: Cut,
+    grid: Grid,
+    read: Read,
+    *,
+    survey: Survey | None = None,
+    channels: int | None = None,
+    dtype: str | None = None,
+) -> Taken:
     """Read the blocks of a cut that are current; without a survey, all that can be read."""
     lead = () if channels is None else (channels,)
-    values = np.zeros((*lead, *cut.box.shape), np.uint64 if channels is None else np.uint16)
+    values = np.zeros((*lead, *cut.box.shape), dtype or (np.uint64 if channels is None else np.uint16))
     missing = np.ones(cut.box.shape, bool)
     reasons: dict[str, None] = {}  # an ordered set
     for index in grid.touching(cut.box):
@@ -142,7 +152,7 @@ def _why_not(survey: Survey, index: Index) -> str:
 # ---- one cut -------------------------------------------------------------------------------------------------------
 def _row(outcome: Outcome, cut: Cut) -> str:
     shown = list(_panels(outcome, cut))
-    small = 3 if len(shown) == 5 else 0  # three small ones, then the results side by side; otherwise all alike
+    small = 3 if len(shown) in (5, 7) else 0  # three small ones, then the others in pairs; otherwise all alike
     told = "".join(_figure(cut, panel, kind="third" if n < small else "half") for n, panel in enumerate(shown))
     return f'<h3>{text(cut)}</h3><div class="cuts">{told}</div>'
 
@@ -181,6 +191,8 @@ def _panels(outcome: Outcome, cut: Cut) -> Iterator[Panel]:
         mask = _of_stage(outcome, cut, predict, lambda box: predict.background.read(box))
         explained = f"its probability: white from {predict.background_threshold:g} on"
         yield Panel("Background", explained, mask, lambda p: pictures.background(p, code_table, predict.level))
+        if predict.vector_channels:
+            yield _embedding(outcome, cut, predict, code_table[mask.plane.astype(np.intp)] < predict.level)
 
     labels = _of_stage(outcome, cut, relabel, lambda box: relabel.labels.read(box))
     yield Panel("Segmentation", "one colour per segment", labels, lambda p: pictures.overlay(grey_YX, p))
@@ -192,9 +204,34 @@ def _panels(outcome: Outcome, cut: Cut) -> Iterator[Panel]:
         yield Panel("Truth", alike if matched else "", truth, lambda p: pictures.overlay(grey_YX, p, matched))
 
 
-def _of_stage(outcome: Outcome, cut: Cut, stage: AnyStage, read: Read, *, channels: int | None = None) -> Taken:
+def _embedding(outcome: Outcome, cut: Cut, predict: Predict, foreground_YX: NDArray[np.bool_]) -> Panel:
+    """The stored vectors, each patch's own part in colours of its own."""
+    taken = _of_stage(
+        outcome,
+        cut,
+        predict,
+        lambda box: predict.vectors.read(box),
+        channels=predict.vector_channels,
+        dtype="float16",
+    )
+    parts_YX = predict.vector_patches(cut.box).squeeze(axis=cut.axis)
+    shown_YX = foreground_YX & taken.plane.any(axis=0)  # where there is no vector there are zeros
+    colours = replace(taken, plane=embedding_colours(taken.plane, shown_YX, parts_YX))
+    seams = pictures.nearest(parts_YX, cut.shape_px)
+    return Panel("Embedding", PATCHWISE, colours, lambda p: pictures.seamed(np.moveaxis(p, 0, 2), seams))
+
+
+def _of_stage(
+    outcome: Outcome,
+    cut: Cut,
+    stage: AnyStage,
+    read: Read,
+    *,
+    channels: int | None = None,
+    dtype: str | None = None,
+) -> Taken:
     survey = outcome.surveys.get(stage.task(BLOCKS))
-    return take(cut, stage.sweep(BLOCKS).grid, read, survey=survey, channels=channels)
+    return take(cut, stage.sweep(BLOCKS).grid, read, survey=survey, channels=channels, dtype=dtype)
 
 
 def _figure(cut: Cut, panel: Panel, *, kind: str) -> str:

@@ -25,6 +25,7 @@ TOP = 65535  # the integer that stands for affinity 1
 HUES = 360
 OVERLAY = 0.5  # share of the label's colour over the image
 BORDER = 0.85
+WHITE = np.uint8(255)
 HATCH = ((216, 217, 220), (186, 188, 193))
 HATCH_PX = 5
 
@@ -74,6 +75,11 @@ def background(codes_YX: Plane, code_table: Plane, level: int) -> Rgb:
     """The probability of background: half as bright below the level that counts as background, white from it on."""
     decoded = np.asarray(code_table, np.int64)[codes_YX.astype(np.intp)]
     return grey(np.where(decoded >= level, 255, (decoded * 127 + TOP // 2) // TOP))
+
+
+def seamed(picture: Rgb, parts_YX: Plane) -> Rgb:
+    """A thin white line wherever one part ends and another begins."""
+    return np.where(_borders(parts_YX)[..., None], WHITE, picture)
 
 
 def overlay(image_YX: Plane, labels_YX: Plane, colours: Colours | None = None) -> Rgb:

@@ -26,6 +26,7 @@ from pipeline.outcome import FINE_LABELS, LABELS, Outcome
 from pipeline.plan import Plan, Task, build, refuse_what_cannot_work
 from pipeline.progress import Observer, Page, Status, TaskStatus, Tracker
 from pipeline.rundir import RunFolder
+from pipeline.stages.predict import Predict
 from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.upsample import Upsample
@@ -155,9 +156,11 @@ def publish(folder: RunFolder, plan: Plan) -> None:
     """Point `segmentation.zarr`, `image.zarr` and the rest at the data of this run: each by one rename."""
     pyramid, relabel = plan.stage(Pyramid), plan.stage(Relabel)
     links = {**pyramid.products(), LABELS: relabel.folder / "labels"}
-    upsample = plan.find(Upsample)
+    predict, upsample = plan.find(Predict), plan.find(Upsample)
     if upsample is not None:
         links[FINE_LABELS] = upsample.folder / "labels"
+    if predict is not None and predict.vector_channels:
+        links["embeddings.zarr"] = predict.folder / "embeddings"
     for name, target in links.items():
         link_atomically(folder.root / name, target)
 

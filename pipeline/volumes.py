@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 
 MAX_METADATA_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 2 << 30
-DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
+DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
 _AGAIN = "`neurotile verify RUN` lists what else is lost, then `neurotile run --out RUN` makes it again"
 _limits = {"file_io_concurrency": 1, "data_copy_concurrency": 1}

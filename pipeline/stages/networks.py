@@ -39,8 +39,9 @@ FAR_SIGHTED = {"mutex_watershed"}  # methods that need more than the nearest edg
 BACKGROUND_THRESHOLD = 0.6
 USUAL: Mapping[str, Any] = {
     **{"channels": len(NEAREST), "augment": "none", "precision": "float32"},
-    **{"skip_empty": False, "background_threshold": None},
+    **{"skip_empty": False, "background_threshold": None, "keep_embeddings": False},
 }
+VECTOR_COPIES = 4  # of a block: the engine's, the block's own, filled up to whole shards, and encoded
 
 
 class Networks:
@@ -57,6 +58,7 @@ class Networks:
         )
         self._check_alike()
         self._check_patches()
+        self._check_vectors()
 
     @property
     def code_table(self) -> NDArray[np.int64]:
@@ -76,11 +78,25 @@ class Networks:
             return None
         return next(t for t in (own, spec.background_threshold, BACKGROUND_THRESHOLD) if t is not None)
 
+    @property
+    def vector_channels(self) -> int:
+        """How long the vectors are that are stored; 0 if none are."""
+        return self._specs[0].network.heads["embedding"] if self._config.keep_embeddings else 0
+
+    def vector_patches(self, box: Box) -> NDArray[np.int32]:
+        """A number for every voxel of a box: alike where stored vectors are of one patch of one network."""
+        numbers_ZYX = np.zeros(box.shape, np.int32)
+        parts = (part for n, piece in self.pieces(box) for part in self.lattice(n).owners(piece.begin, piece.end))
+        for number, (_, begin, end) in enumerate(parts):
+            numbers_ZYX[Box(begin, end).slices(box.begin)] = number
+        return numbers_ZYX
+
     def manner(self) -> dict[str, Any]:
         """How networks are applied, as far as it is not the usual way: a part of the answer."""
         config = self._config
         told: dict[str, Any] = {"channels": len(self.offsets), "background_threshold": self.background_threshold}
         told |= {"augment": config.augment, "precision": config.precision, "skip_empty": config.skip_empty}
+        told["keep_embeddings"] = config.keep_embeddings
         return {key: value for key, value in told.items() if value != USUAL[key]}
 
     def identity(self, network: int) -> dict[str, Any]:
@@ -126,7 +142,8 @@ class Networks:
             images += z * y * x
             blended = channels + spec.has_background
             engines.append(working_bytes(spec, batch=batch, box_shape=box_shape, channels=blended, turned=turned))
-        return images + max(engines)
+        z, y, x = box_shape
+        return images + max(engines) + VECTOR_COPIES * 2 * self.vector_channels * z * y * x
 
     def evaluate(self, part: Part) -> Answer:
         """Codes of a part's box, and what they took."""
@@ -173,7 +190,13 @@ class Networks:
                 where=location,
                 way_out="put the old file back, or start a run with the new one",
             )
-        manner = Manner("all" if self._further else "nearest", config.augment, config.precision, config.skip_empty)
+        manner = Manner(
+            "all" if self._further else "nearest",
+            config.augment,
+            config.precision,
+            config.skip_empty,
+            config.keep_embeddings,
+        )
         try:
             return Engine(loaded, spec, device=config.device, batch=config.batch, threads=config.threads, manner=manner)
         except WeightsInvalid as error:
@@ -206,3 +229,16 @@ class Networks:
                     where="predict.augment",
                     way_out='set predict.augment = "none"',
                 )
+
+    def _check_vectors(self) -> None:
+        """Refuse to keep vectors that are not there, or of two lengths in one array."""
+        if not self._config.keep_embeddings:
+            return
+        lengths = {spec.network.heads.get("embedding") for spec in self._specs}
+        if len(lengths) > 1 or None in lengths:
+            told = sorted("none" if length is None else f"one of {length} channels" for length in lengths)
+            raise ConfigError(
+                f"one embedding can be kept, and the weights have {' and '.join(told)}",
+                where="predict.keep_embeddings",
+                way_out="set it to false, or name weights of embedding nets, all with as many channels",
+            )

@@ -4,7 +4,8 @@ Reads the resampled image around a block: all that the lattice patches touching 
 gets the other network's codes, voxel by voxel; where regions overlap the later override holds.
 
 Where the network knows the background, its probability is stored beside the codes, and edges to it have code 0
-(docs/design/embeddings.md). A block then looks at one voxel before it, too: its nearest edges end there.
+(docs/design/embeddings.md). A block then looks at one voxel before it, too: its nearest edges end there. On request
+an embedding's vectors are stored, too. Nobody computes with them; they are there to be looked at.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Outputs:
     histogram: NDArray[np.int64]
     background_ZYX: NDArray[np.uint8] | None
     patches: Mapping[str, int]
+    vectors_CZYX: NDArray[np.float16] | None = None
 
 
 class Predict(CodeSource[Inputs, Outputs]):
@@ -140,6 +142,10 @@ class Predict(CodeSource[Inputs, Outputs]):
         Volume.create(self.folder / "affinities", spec)
         if self.knows_background:
             Volume.create(self.folder / "background", replace(spec, shape=roi.shape, channels=None))
+        if self.vector_channels:
+            shape = (self.vector_channels, *roi.shape)
+            own = replace(spec, shape=shape, dtype="float16", channels=self.vector_channels)
+            Volume.create(self.folder / "embeddings", own)
 
     def read(self, sweep: str, index: Index) -> Inputs:
         """The image with context, and the masks."""
@@ -158,12 +164,16 @@ class Predict(CodeSource[Inputs, Outputs]):
         box, seen = inputs.box, inputs.seen
         codes_CZYX = np.zeros((len(self.offsets), *seen.shape), np.uint8)
         background_ZYX = np.zeros(seen.shape, np.uint8)
+        vectors_CZYX = np.zeros((self.vector_channels, *box.shape), np.float16)
         patches = dict.fromkeys(PATCHES, 0)
         for part in inputs.parts:
             answer, where = self._networks.evaluate(part), part.box.slices(seen.begin)
             codes_CZYX[(..., *where)] = answer.codes_CZYX
             if answer.background_ZYX is not None:
                 background_ZYX[where] = answer.background_ZYX
+            if answer.vectors_CZYX is not None:
+                own = part.box.clip(box)
+                vectors_CZYX[(..., *own.slices(box.begin))] = answer.vectors_CZYX[(..., *own.slices(part.box.begin))]
             for key, count in zip(PATCHES, (answer.patches, answer.skipped, answer.empty), strict=True):
                 patches[key] += count
         inside = box.slices(seen.begin)
@@ -176,24 +186,30 @@ class Predict(CodeSource[Inputs, Outputs]):
         histogram = op.keep_existing_edges(own_CZYX, inputs.absent_ZYX, self.offsets, before)
         own_ZYX = np.ascontiguousarray(background_ZYX[inside])
         low, _ = reach(self.offsets)
-        own_ZYX[inputs.absent_ZYX[tuple(slice(b, b + n) for b, n in zip(low, box.shape, strict=True))]] = 0
-        return Outputs(own_CZYX, histogram, own_ZYX, patches)
+        absent_ZYX = inputs.absent_ZYX[tuple(slice(b, b + n) for b, n in zip(low, box.shape, strict=True))]
+        own_ZYX[absent_ZYX] = 0
+        vectors_CZYX[:, absent_ZYX] = 0
+        return Outputs(own_CZYX, histogram, own_ZYX, patches, vectors_CZYX if self.vector_channels else None)
 
     def write(self, sweep: str, index: Index, outputs: Outputs) -> Written:
-        """Codes, shells, histogram, and background."""
+        """Codes, shells, histogram, background, and vectors."""
         written = self.store_codes(index, outputs.codes_CZYX, outputs.histogram)
         summary = {**written.summary, **outputs.patches}
-        if outputs.background_ZYX is None:
-            return Written(written.parts, summary)
-        stored = self.background.write(self._grid.block_box(index), outputs.background_ZYX)
-        return Written({**written.parts, "background": stored}, summary)
+        parts, box = dict(written.parts), self._grid.block_box(index)
+        if outputs.background_ZYX is not None:
+            parts["background"] = self.background.write(box, outputs.background_ZYX)
+        if outputs.vectors_CZYX is not None:
+            parts["embeddings"] = self.vectors.write(box, outputs.vectors_CZYX)
+        return Written(parts, summary)
 
     def reread(self, sweep: str, index: Index) -> Mapping[str, str]:
         """The digests of what is stored."""
-        parts = super().reread(sweep, index)
-        if not self.knows_background:
-            return parts
-        return {**parts, "background": digest(self.background.read(self._grid.block_box(index)))}
+        parts, box = dict(super().reread(sweep, index)), self._grid.block_box(index)
+        if self.knows_background:
+            parts["background"] = digest(self.background.read(box))
+        if self.vector_channels:
+            parts["embeddings"] = digest(self.vectors.read(box))
+        return parts
 
     # ---- what others read --------------------------------------------------------------------------------------
     @property
@@ -222,6 +238,20 @@ class Predict(CodeSource[Inputs, Outputs]):
         return Volume.open(self.folder / "background")
 
     @property
+    def vector_channels(self) -> int:
+        """How long the vectors are that are stored; 0 if none are."""
+        return self._networks.vector_channels
+
+    @cached_property
+    def vectors(self) -> Volume:
+        """The vectors, CZYX, each of one patch; 0 in absent voxels and where no patch was evaluated."""
+        return Volume.open(self.folder / "embeddings")
+
+    def vector_patches(self, box: Box) -> NDArray[np.int32]:
+        """A number for every voxel of a box: only vectors of voxels with the same number may be compared."""
+        return self._networks.vector_patches(box)
+
+    @property
     def code_table(self) -> NDArray[np.int64]:
         """The integer behind every code."""
         return self._networks.code_table
@@ -233,12 +263,17 @@ class Predict(CodeSource[Inputs, Outputs]):
 
     # ---- what it costs -----------------------------------------------------------------------------------------
     def stored_bytes(self) -> int:
-        """Codes, shells, and a byte a voxel for background."""
-        return super().stored_bytes() + (self.site.layer.roi.voxels if self.active and self.knows_background else 0)
+        """Codes, shells, a byte a voxel for background, and two for every channel of an embedding."""
+        if not self.active:
+            return 0
+        more_per_voxel = self.knows_background + 2 * self.vector_channels
+        return super().stored_bytes() + more_per_voxel * self.site.layer.roi.voxels
 
     def inodes(self) -> int:
-        """Another array as large as that of codes, if background is stored."""
-        return super().inodes() * (2 if self.active and self.knows_background else 1)
+        """Other arrays of as many shards as that of codes, if background or vectors are stored."""
+        if not self.active:
+            return super().inodes()
+        return super().inodes() * (1 + self.knows_background + (self.vector_channels > 0))
 
     def memory_bytes(self, sweep: str) -> int:
         """The image with context, the masks, and what the engine needs."""

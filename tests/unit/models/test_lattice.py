@@ -46,6 +46,51 @@ def test_the_context_holds_every_position(axis: Axis, data: st.DataObject):
     assert axis.context(begin, end) == (positions.min(), positions.max() + 1)
 
 
+def nearest_patch(axis: Axis, voxel: int) -> int:
+    """The patch whose centre is nearest, of those that hold a voxel; the first of two."""
+    return min(axis.touching(voxel, voxel + 1), key=lambda k: (abs(2 * (voxel - k * axis.stride) - axis.patch + 1), k))
+
+
+def owners_are_the_nearest(axis: Axis) -> bool:
+    """Whether every patch has the voxels that are nearest to its centre, and every part of the axis its owners."""
+    nearest = [nearest_patch(axis, voxel) for voxel in range(axis.length)]
+    for begin in range(0, axis.length, 5):
+        for end in range(begin + 1, axis.length + 1, 3):
+            if [k for k, low, high in axis.owners(begin, end) for _ in range(low, high)] != nearest[begin:end]:
+                return False
+    own = [axis.own(k) for k in range(axis.count)]
+    return nearest == [k for k, (low, high) in enumerate(own) for _ in range(low, high)]
+
+
+@settings(deadline=None)
+@given(AXES)
+def test_every_voxel_belongs_to_the_patch_whose_centre_is_nearest(axis: Axis):
+    assert owners_are_the_nearest(axis)
+
+
+@pytest.mark.parametrize("patch", [7, 8])  # with a voxel half-way, and without
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_a_border_that_is_off_by_one_is_noticed(monkeypatch: pytest.MonkeyPatch, patch: int, wrong: int):
+    axis, own = Axis(40, patch, 4), Axis.own
+    assert owners_are_the_nearest(axis)
+    moved = {0: 0, axis.length: axis.length}
+    monkeypatch.setattr(Axis, "own", lambda self, k: tuple(moved.get(n, n + wrong) for n in own(self, k)))
+    assert not owners_are_the_nearest(axis)
+
+
+def test_a_box_falls_into_the_own_parts_of_its_patches():
+    lattice = Lattice((9, 30, 41), (4, 12, 16), (3, 7, 10), (1, 2, 2))
+    for begin, end in [((0, 0, 0), lattice.shape), ((2, 5, 11), (7, 30, 12))]:
+        times, corner = np.zeros(lattice.shape, int), np.array(lattice.patch)
+        for index, low, high in lattice.owners(begin, end):
+            assert (np.array(low) >= lattice.begin(index)).all()
+            assert (np.array(high) <= lattice.begin(index) + corner).all()
+            times[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] += 1
+        inside = tuple(slice(a, b) for a, b in zip(begin, end, strict=True))
+        assert (times[inside] == 1).all()
+        assert times.sum() == times[inside].size
+
+
 def reference_weights(axis: Axis, offset: int) -> dict[tuple[int, int], float]:
     """Normalised bumps of all patches that know an edge, by the formula."""
     weights = {}

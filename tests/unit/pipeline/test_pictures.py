@@ -49,6 +49,15 @@ def test_affinities_go_through_the_table_and_x_is_red():
     assert pictures.least_affinity(codes, table, (0, 2)).tolist() == [[[0, 0, 0]]]
 
 
+def test_seams_are_lines_between_parts():
+    picture = np.full((4, 6, 3), 10, np.uint8)
+    parts = np.repeat([[0, 0, 0, 4, 4, 4]], 4, axis=0)
+    drawn = pictures.seamed(picture, parts)
+    assert (drawn[:, [0, 1, 3, 4, 5]] == 10).all()
+    assert (drawn[:, 2] == 255).all()
+    assert (picture == 10).all()
+
+
 def test_colours_follow_the_id_alone():
     labels = np.array([[3, 0], [1 << 60, 3]], np.uint64)
     shown = pictures.colour(labels)

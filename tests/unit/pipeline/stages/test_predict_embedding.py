@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from models.checkpoint import load_network, save_weights
 from models.engine import Answer, predict_volume
@@ -21,12 +25,17 @@ from models.spec import WeightsSpec
 from pipeline.config import parse
 from pipeline.errors import ConfigError
 from pipeline.facts import resolve
+from pipeline.figures import cuts, figures
 from pipeline.geometry import Box
 from pipeline.ops import mutex_watershed
+from pipeline.outcome import Outcome
+from pipeline.pictures import nearest
 from pipeline.plan import Plan, build
+from pipeline.rundir import RunFolder
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.predict import BLOCKS, Predict
 from pipeline.stages.resample import Resample
+from pipeline.work import Survey
 from workers.block import BlockRef
 
 LAYER = (8, 28, 30)
@@ -212,9 +221,13 @@ def test_the_manner_is_the_identity_where_it_is_not_the_usual_one(world: World):
         {"skip_empty": True},
         {"offsets": "nearest"},
         {"background_threshold": 0.9},
+        {"keep_embeddings": True},
     ]
     identities = {world.plan("plan", predict=other).stage(Predict).identity for other in others}
     assert len(identities | {first.identity}) == 1 + len(others)
+    off = world.plan("plan", predict={"keep_embeddings": False}).stage(Predict)
+    assert off.identity == first.identity
+    assert "keep_embeddings" not in off.content()
     assert "predict" not in json.dumps(world.plan("plan").stage(Predict).content())
 
 
@@ -241,3 +254,88 @@ def test_what_cannot_work_is_refused_by_the_plan(world: World):
     override = [{"roi": {"begin": [0, 0, 0], "end": [4, 8, 8]}, "weights": other}]
     with pytest.raises(ConfigError, match="has_background"):
         world.plan("plan", predict={"override": override}).stage(Predict).content()
+
+
+def test_vectors_are_stored_alike_on_every_grid_and_change_nothing_else(world: World):
+    absent = np.zeros(LAYER, bool)
+    absent[:, :17, :18], absent[3:, 20:, 5] = True, True
+    np.save(world.folder / "holes.npy", absent.astype(np.uint8))
+    mask = [{"path": str(world.folder / "holes.npy"), "voxel_size_nm": [30, 12, 12]}]
+    expected = world.answer(vectors=True).vectors_CZYX
+    assert expected is not None
+    expected[:, absent] = 0
+    for block, batch in [((8, 16, 16), 1), ((4, 8, 32), 2), ((8, 32, 32), 4)]:
+        own = {"keep_embeddings": True, "batch": batch}
+        made = world.plan(f"kept{batch}", block, own, mask=mask).run(Resample, Predict)
+        stage, stored = made.stage(Predict), np.zeros_like(expected)
+        assert stage.vectors.spec.dtype == "float16"
+        for index in stage.sweep(BLOCKS).grid:
+            if not stage.masked(BLOCKS, index):
+                box = stage.code_grid.block_box(index)
+                stored[(..., *box.slices())] = stage.vectors.read(box)
+        np.testing.assert_array_equal(stored, expected)
+        assert len(list(stage.folder.rglob("*"))) <= stage.inodes()
+    plain = world.plan("plain", (8, 32, 32), mask=mask).run(Resample, Predict).stage(Predict)
+    np.testing.assert_array_equal(plain.read_codes(WHOLE, len(METRIC)), stage.read_codes(WHOLE, len(METRIC)))
+    assert not (plain.folder / "embeddings").exists()
+    assert stage.stored_bytes() - plain.stored_bytes() == 2 * 5 * WHOLE.voxels
+    assert stage.memory_bytes(BLOCKS) - plain.memory_bytes(BLOCKS) >= 3 * 2 * 5 * WHOLE.voxels
+    assert stage.inodes() > plain.inodes()
+
+
+def test_which_patch_a_vector_is_of(world: World):
+    """Patches of 6 x 16 x 16 that are 4, 10 and 10 apart; an override counts its own."""
+    numbers = world.plan("plan", predict={"keep_embeddings": True}).stage(Predict).vector_patches(WHOLE)
+    cuts = [np.flatnonzero(np.diff(np.moveaxis(numbers, axis, 0).reshape(n, -1)[:, 0])) for axis, n in enumerate(LAYER)]
+    assert [(1 + cut).tolist() for cut in cuts] == [[5], [13, 23], [13, 23]]
+    assert len(np.unique(numbers)) == 2 * 3 * 3
+    override = [{"roi": {"begin": [0, 0, 0], "end": [4, 8, 8]}, "weights": world.weights}]
+    plan = world.plan("plan", predict={"keep_embeddings": True, "override": override})
+    corner = plan.stage(Predict).vector_patches(Box((0, 0, 0), (4, 10, 10)))
+    assert len(np.unique(corner)) == 2
+    assert len(np.unique(corner[:, :8, :8])) == 1
+
+
+def pictures(page: str) -> dict[str, np.ndarray]:
+    found = re.findall(r'<img alt="(\w+), (\w\w) [^"]*"[^>]*src="data:image/png;base64,([^"]*)"', page)
+    drawn = {f"{name} {plane}": Image.open(BytesIO(base64.b64decode(data))) for name, plane, data in found}
+    return {name: np.asarray(picture.convert("RGB")) for name, picture in drawn.items()}
+
+
+def test_the_report_shows_vectors_as_colours_background_as_black_and_seams(world: World):
+    made = world.plan("shown", predict={"keep_embeddings": True}).run(Resample, Predict)
+    outcome = Outcome(RunFolder(world.folder / "shown"), made.plan)
+    for task in made.plan.tasks:
+        outcome.surveys[task.name] = Survey(task)
+        outcome.surveys[task.name].current = {index: "digest" for index in task.sweep.grid}
+    page = figures(outcome)
+    shown = pictures(page)
+    for name in ("Image", "Affinities", "Boundaries", "Background", "Embedding"):
+        assert {f"{name} xy", f"{name} xz"} <= set(shown), name
+    assert "no boundaries" in page
+    cut = cuts(made.plan.layer.roi, made.plan.layer.voxel_size)[0]
+    colours, background = (shown[f"{name} xy"].astype(int) for name in ("Embedding", "Background"))
+    parts = nearest(made.stage(Predict).vector_patches(cut.box)[0], colours.shape[:2])
+    seam = np.zeros(parts.shape, bool)
+    seam[:-1] |= parts[:-1] != parts[1:]
+    seam[:, :-1] |= parts[:, :-1] != parts[:, 1:]
+    black, white = (colours == 0).all(-1), background[..., 0] == 255
+    np.testing.assert_array_equal(black[~seam], white[~seam])
+    assert 0 < black.mean() < 0.5
+    assert (colours[seam] == 255).all()
+    assert len(np.unique(colours[~seam & ~white], axis=0)) > 100
+    plain = figures(Outcome(RunFolder(world.folder / "shown"), world.plan("shown").plan))
+    assert "Embedding" not in plain
+
+
+def test_an_embedding_that_cannot_be_kept_is_refused(world: World):
+    heads = {"name": "rsunet", "widths": [4, 6], "heads": {"affinity": len(METRIC), "background": 1}}
+    affinities = world.write("affinities", architecture=heads, delta=None)
+    with pytest.raises(ConfigError, match="have none") as refused:
+        world.plan("plan", predict={"weights": affinities, "keep_embeddings": True}).stage(Predict).content()
+    assert "set it to false" in (refused.value.way_out or "")
+    longer = {**FIELDS["architecture"], "heads": {"embedding": 6, "background": 1}}
+    override = [{"roi": {"begin": [0, 0, 0], "end": [4, 8, 8]}, "weights": world.write("longer", architecture=longer)}]
+    with pytest.raises(ConfigError, match="one of 5 channels and one of 6 channels"):
+        world.plan("plan", predict={"override": override, "keep_embeddings": True}).stage(Predict).content()
+    world.plan("plan", predict={"override": override}).stage(Predict).content()
