@@ -11,7 +11,8 @@ b. An infinite volume needs every lattice patch exactly once, so a patch's forwa
    lattice step holds (the product of the stride): the overlap of patches is part of the method, not of the cost here.
    Share (b) = (voxels of the region / predict) / (stride voxels / bare forward of one patch). What it loses:
    patches that straddle blocks are evaluated by each (redundancy), the region ends within patches (rim), batches that
-   are filled up, and share (a). In a region that is much larger than a block there is no rim: there
+   are filled up, and share (a); a region that is hardly larger than a patch needs fewer patches than it has lattice
+   steps, and may reach more than 1. In a region that is much larger than a block there is no rim: there
    share (b) = share (a) x filling / redundancy of an endless grid of these blocks. Aim: 0.75.
 c. Plain loop: eager, float32, one patch at a time, blended by numpy (benchmarks/models/plain.py), on a corner of the
    volume. Compared by time per patch that the region needs, so that the corner's rim does not count. Aim: 3 on a GPU.
@@ -252,7 +253,7 @@ def multiply_rate(setting: Setting) -> float:
 
 def operations(setting: Setting, network: nn.Module, spec: WeightsSpec) -> float:
     """Operations of the forward of one patch: two for a multiplication and an addition."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode(), autocast(setting):
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), autocast(setting):
         network(torch.zeros((1, 1, *spec.patch), device=setting.device))
     return float(counter.get_total_flops())
 

@@ -65,6 +65,30 @@ class Choice:
         return ", ".join(str(v) if n == "method" else f"{n} {v:g}" for n, v in given if v is not None)
 
     @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The sections of a run's config that do the same; what is None there is left out."""
+        told: dict[str, dict[str, Any]] = {"fragments": {}, "predict": {"background_threshold": self.background}}
+        if self.method in ("watershed", "percentile"):
+            kind = "absolute" if self.method == "watershed" else "percentile"
+            own = {
+                "method": "watershed",
+                "thresholds": kind,
+                "low": self.low,
+                "high": self.high,
+                "size_vx": self.size_vx,
+            }
+        elif self.method == "seeded":
+            own, told["seeded"] = {"method": "seeded"}, {"flat": self.flat}
+        else:
+            own = {"method": "mutex_watershed"}
+            told["mutex_watershed"] = {"mode": "exact", "low": self.low, "dust_vx": self.dust_vx}
+        told["fragments"] = own
+        told["agglomerate"] = {"score": self.score or "none", "quantile": self.quantile}
+        told["relabel"] = {"threshold": self.threshold}
+        given = {name: {k: v for k, v in section.items() if v is not None} for name, section in told.items()}
+        return {name: section for name, section in given.items() if section}
+
+    @property
     def fragments(self) -> Choice:
         """The same without what is done to fragments."""
         return replace(self, score=None, quantile=None, threshold=None)

@@ -6,7 +6,8 @@
 3. At these parameters every volume is scored twice: at the voxel size of the weights against the truth's first voxels,
    which is what a run says (ops/evaluate.py), and at the stored voxel size with labels that are repeated.
 
-The chosen parameters are written to CACHE/tuned.json, where the other scripts look for them.
+The chosen parameters are written to CACHE/tuned.json, with the sections of a run's config that do the same; the other
+scripts look for them there.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def _least(sums: dict[tuple[str, Choice], float], name: str) -> Choice:
 def note(path: Path, weights: str, chosen: dict[str, Choice], on: list[str]) -> None:
     """Add the chosen parameters to the file."""
     known = json.loads(path.read_text()) if path.exists() else {}
-    known[weights] = {name: {"tuned_on": on, **asdict(choice)} for name, choice in chosen.items()}
+    known[weights] = {
+        name: {"tuned_on": on, "choice": asdict(choice), "config": choice.sections} for name, choice in chosen.items()
+    }
     path.write_text(json.dumps(known, indent=1) + "\n")
 
 
@@ -99,7 +102,7 @@ def tuned(path: Path, weights: str, recipe: str) -> Choice:
     found = known.get(weights, {}).get(recipe)
     if found is None:
         raise SystemExit(f"{path} has no parameters of {recipe!r} for {weights}: run benchmarks.models.scores first")
-    return Choice(**{key: value for key, value in found.items() if key != "tuned_on"})
+    return Choice(**found["choice"])
 
 
 def row(weights: Weights, name: str, choice: Choice, volume: Volume, factor: Index, on: list[str]) -> str:
