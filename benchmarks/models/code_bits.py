@@ -33,13 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     applied.add_arguments(parser)
     held_out.add_arguments(parser)
-    parser.add_argument("--recipes", nargs="+", help="by name; default: watershed + mean, or mutex for embeddings")
+    parser.add_argument("--recipes", nargs="+", help="by name; default: that of the kind of weights, see scores.USUAL")
     options = parser.parse_args()
     volumes = held_out.volumes_of(options)
     print(HEAD)
     for weights in applied.weights_of(options):
-        for recipe in options.recipes or (["mutex", "watershed + mean"] if weights.embeds else ["watershed + mean"]):
-            choice = tuned(options.cache / TUNED, weights.called, recipe)
+        for asked in options.recipes or [None]:
+            recipe, choice = tuned(options.cache / TUNED, weights, asked)
             for volume, factor in fitting_volumes(weights, volumes):
                 print(row(weights, recipe, choice, volume, factor), flush=True)
 

@@ -13,7 +13,7 @@ affinities go the same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import product
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.models.applied import Said
 from models.spec import NEAREST
-from pipeline.config import Seeded
+from pipeline.config import Seeded, parse
 from pipeline.geometry import Box, Grid
 from pipeline.ops.evaluate import pairs, scores
 from pipeline.ops.mutex_watershed import mutex_watershed, named
@@ -51,6 +51,7 @@ class Choice:
     high: float | None = None
     size_vx: int | None = None
     flat: bool | None = None
+    inside: float | None = None
     background: float | None = None
     dust_vx: int | None = None
     score: Literal["mean", "max", "quantile"] | None = None
@@ -78,7 +79,7 @@ class Choice:
                 "size_vx": self.size_vx,
             }
         elif self.method == "seeded":
-            own, told["seeded"] = {"method": "seeded"}, {"flat": self.flat}
+            own, told["seeded"] = {"method": "seeded"}, {"flat": self.flat, "threshold": self.inside}
         else:
             own = {"method": "mutex_watershed"}
             told["mutex_watershed"] = {"mode": "exact", "low": self.low, "dust_vx": self.dust_vx}
@@ -87,6 +88,28 @@ class Choice:
         told["relabel"] = {"threshold": self.threshold}
         given = {name: {k: v for k, v in section.items() if v is not None} for name, section in told.items()}
         return {name: section for name, section in given.items() if section}
+
+    @classmethod
+    def of_sections(cls, sections: Mapping[str, Mapping[str, Any]], background: float | None) -> Choice:
+        """What sections of a run's config say, such as a recipe that is stored with weights; `background` if they do
+        not say it."""
+        given = {name: section for name, section in sections.items() if name != "tuned"}
+        config = parse({"input": {"synthetic": {}}, **given}, where="a recipe")
+        own, cut = config.fragments, config.agglomerate
+        made = {"background": config.predict.background_threshold or background}
+        if own.method == "watershed":
+            kind: Any = "percentile" if own.thresholds == "percentile" else "watershed"
+            choice = cls(kind, own.low, own.high, own.size_vx, **made)
+        elif own.method == "seeded":
+            choice = cls("seeded", flat=config.seeded.flat, inside=config.seeded.threshold, **made)
+        elif own.method == "mutex_watershed" and config.mutex_watershed.mode == "exact":
+            choice = cls("mutex", config.mutex_watershed.low, dust_vx=config.mutex_watershed.dust_vx, **made)
+        else:
+            raise SystemExit(f"a recipe with fragments by {own.method} on tiles is not scored here: run it")
+        if cut.score == "none":
+            return choice
+        quantile = cut.quantile if cut.score == "quantile" else None
+        return replace(choice, score=cut.score, quantile=quantile, threshold=config.relabel.threshold)
 
     @property
     def fragments(self) -> Choice:
@@ -110,7 +133,7 @@ def recipes(*, background: bool, far: bool, thick: bool, quick: bool = False) ->
     absolute = product(("watershed",), (0.02, 0.1), (0.9, 0.99, 0.999), sizes)
     cuts = [Choice("watershed", low, high, size, background=ground) for _, low, high, size in absolute]
     cuts += [Choice("percentile", 0.01, 0.99, size, background=ground) for size in sizes]
-    seeded = [Choice("seeded", flat=thick, background=ground)]
+    seeded = [Choice("seeded", flat=thick, inside=inside, background=ground) for inside in (0.3, 0.5, 0.7)]
     quantiles = tuple(Score("quantile", q) for q in (25, 50, 75))
     found = [
         Recipe("watershed + mean", tuple(cuts), (Score("mean"),)),
@@ -223,7 +246,9 @@ def _seeded(said: Said, nearest_CZYX: NDArray[Any], cut: Choice, voxel_size_nm: 
     settings = Seeded()
     decoded = np.rint(said.shares(nearest_CZYX) * FULL_SCALE).astype(np.uint16)
     box = Box.of_shape(decoded.shape[1:])
-    method = partial(seeded_watershed, threshold=settings.threshold, flat=bool(cut.flat), voxel_size_nm=voxel_size_nm)
+    method = partial(
+        seeded_watershed, threshold=cut.inside or settings.threshold, flat=bool(cut.flat), voxel_size_nm=voxel_size_nm
+    )
     return tiled(decoded, box, box, tiles=Grid(box, settings.tile), halo=settings.halo, method=method)
 
 

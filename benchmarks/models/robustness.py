@@ -40,15 +40,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     applied.add_arguments(parser)
     held_out.add_arguments(parser)
-    parser.add_argument("--recipe", help="by name; default: watershed + mean, or mutex for embeddings")
+    parser.add_argument("--recipe", help="by name; default: that of the kind of weights, see scores.USUAL")
     options = parser.parse_args()
     volumes = held_out.volumes_of(options)
     print(HEAD)
     for weights in applied.weights_of(options):
-        recipe = options.recipe or ("mutex" if weights.embeds else "watershed + mean")
-        choice = tuned(options.cache / TUNED, weights.called, recipe)
+        way = tuned(options.cache / TUNED, weights, options.recipe)
         for volume, factor in fitting_volumes(weights, volumes):
-            report(weights, (recipe, choice), volume, factor)
+            report(weights, way, volume, factor)
 
 
 def report(weights: Weights, way: tuple[str, Choice], volume: Volume, factor: Index) -> None:

@@ -6,6 +6,8 @@
 3. At these parameters every volume is scored twice: at the voxel size of the weights against the truth's first voxels,
    which is what a run says (ops/evaluate.py), and at the stored voxel size with labels that are repeated.
 
+With --stored nothing is tuned: the recipes that `neurotile train --tune` stored with the weights are scored.
+
 The chosen parameters are written to CACHE/tuned.json, with the sections of a run's config that do the same; the other
 scripts look for them there.
 """
@@ -16,6 +18,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +26,14 @@ from benchmarks.models import applied, held_out
 from benchmarks.models.applied import Weights
 from benchmarks.models.held_out import CALLED, Volume
 from benchmarks.models.recipes import Choice, Recipe, every_score, is_thick, measure, recipes, segment
+from models.spec import NEAREST
 from pipeline.geometry import Index
 from pipeline.ops.resample import upsample_labels
 from pipeline.ops.sweep import Point
+from pipeline.training.judge import BACKGROUND
 
 TUNED = "tuned.json"
+USUAL = {"affinity": ["watershed + mean", "mean"], "embedding": ["mutex", "mutex_watershed"]}
 Fitting = list[tuple[Volume, Index]]
 HEAD = (
     "| weights | recipe | parameters | volume | tuned on it | VOI split | VOI merge | VOI | ARAND | segments "
@@ -40,6 +46,7 @@ def main() -> None:
     applied.add_arguments(parser)
     held_out.add_arguments(parser)
     parser.add_argument("--tune", nargs="+", default=["ac3_val"], help="volumes that choose the parameters")
+    parser.add_argument("--stored", action="store_true", help="the recipes stored with the weights; nothing is tuned")
     parser.add_argument("--recipes", nargs="+", help="only these, by name")
     parser.add_argument("--quick", action="store_true", help="a single parameter each, for trials")
     options = parser.parse_args()
@@ -48,17 +55,33 @@ def main() -> None:
     every = applied.weights_of(options)
     for weights in every:
         fitting = fitting_volumes(weights, volumes)
-        told = {"background": weights.spec.has_background, "far": len(weights.manner.edges(weights.spec)) > 3}
-        wanted = recipes(thick=is_thick(weights.spec.voxel_size_nm), quick=options.quick, **told)
-        wanted = [recipe for recipe in wanted if not options.recipes or recipe.name in options.recipes]
         on = [name for name in options.tune if name in [volume.name for volume, _ in fitting]]
         on = on or [volume.name for volume, _ in fitting]
-        chosen = tune(weights, [f for f in fitting if f[0].name in on], wanted)
+        if options.stored:
+            on, chosen = [], stored(weights)
+        else:
+            chosen = tune(weights, [f for f in fitting if f[0].name in on], wanted_of(weights, options))
         note(options.cache / TUNED, weights.called, chosen, on)
         for name, choice in chosen.items():
             for volume, factor in fitting:
                 print(row(weights, name, choice, volume, factor, on), flush=True)
     print_speed(every, volumes)
+
+
+def stored(weights: Weights) -> dict[str, Choice]:
+    """The recipes that stand in the weights' spec."""
+    background = (weights.spec.background_threshold or BACKGROUND) if weights.spec.has_background else None
+    found = {name: Choice.of_sections(told, background) for name, told in (weights.spec.recipes or {}).items()}
+    if not found:
+        raise SystemExit(f"{weights.name} has no recipes: neurotile train --tune makes them")
+    return found
+
+
+def wanted_of(weights: Weights, options: Any) -> list[Recipe]:
+    """The recipes for the weights' kind, of those that were asked for."""
+    known, far = weights.spec.has_background, len(weights.manner.edges(weights.spec)) > len(NEAREST)
+    every = recipes(background=known, far=far, thick=is_thick(weights.spec.voxel_size_nm), quick=options.quick)
+    return [recipe for recipe in every if not options.recipes or recipe.name in options.recipes]
 
 
 def fitting_volumes(weights: Weights, volumes: list[Volume]) -> Fitting:
@@ -90,19 +113,21 @@ def _least(sums: dict[tuple[str, Choice], float], name: str) -> Choice:
 def note(path: Path, weights: str, chosen: dict[str, Choice], on: list[str]) -> None:
     """Add the chosen parameters to the file."""
     known = json.loads(path.read_text()) if path.exists() else {}
-    known[weights] = {
-        name: {"tuned_on": on, "choice": asdict(choice), "config": choice.sections} for name, choice in chosen.items()
-    }
+    for name, choice in chosen.items():
+        known.setdefault(weights, {})[name] = {"tuned_on": on, "choice": asdict(choice), "config": choice.sections}
     path.write_text(json.dumps(known, indent=1) + "\n")
 
 
-def tuned(path: Path, weights: str, recipe: str) -> Choice:
-    """The chosen parameters of a recipe."""
+def tuned(path: Path, weights: Weights, asked: str | None) -> tuple[str, Choice]:
+    """The chosen parameters of a recipe, by default that of the weights' kind; and its name."""
     known = json.loads(path.read_text()) if path.exists() else {}
-    found = known.get(weights, {}).get(recipe)
-    if found is None:
-        raise SystemExit(f"{path} has no parameters of {recipe!r} for {weights}: run benchmarks.models.scores first")
-    return Choice(**found["choice"])
+    own = known.get(weights.called, {})
+    names = [asked] if asked else USUAL["embedding" if weights.embeds else "affinity"]
+    for name in names:
+        if name in own:
+            return name, Choice(**own[name]["choice"])
+    told = f"{path} has no parameters of {' or '.join(names)} for {weights.called}"
+    raise SystemExit(f"{told}: run benchmarks.models.scores first, with the same --cache")
 
 
 def row(weights: Weights, name: str, choice: Choice, volume: Volume, factor: Index, on: list[str]) -> str:
