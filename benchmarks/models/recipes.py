@@ -96,14 +96,14 @@ class Choice:
         given = {name: section for name, section in sections.items() if name != "tuned"}
         config = parse({"input": {"synthetic": {}}, **given}, where="a recipe")
         own, cut = config.fragments, config.agglomerate
-        made = {"background": config.predict.background_threshold or background}
+        ground = config.predict.background_threshold or background
         if own.method == "watershed":
             kind: Any = "percentile" if own.thresholds == "percentile" else "watershed"
-            choice = cls(kind, own.low, own.high, own.size_vx, **made)
+            choice = cls(kind, own.low, own.high, own.size_vx, background=ground)
         elif own.method == "seeded":
-            choice = cls("seeded", flat=config.seeded.flat, inside=config.seeded.threshold, **made)
+            choice = cls("seeded", flat=config.seeded.flat, inside=config.seeded.threshold, background=ground)
         elif own.method == "mutex_watershed" and config.mutex_watershed.mode == "exact":
-            choice = cls("mutex", config.mutex_watershed.low, dust_vx=config.mutex_watershed.dust_vx, **made)
+            choice = cls("mutex", config.mutex_watershed.low, dust_vx=config.mutex_watershed.dust_vx, background=ground)
         else:
             raise SystemExit(f"a recipe with fragments by {own.method} on tiles is not scored here: run it")
         if cut.score == "none":
@@ -260,7 +260,7 @@ def _mutex(said: Said, values_CZYX: NDArray[Any], cut: Choice) -> U64:
         low, _ = absolute_codes(table, low, 1.0)
         table[0] = 0
     strong = values_CZYX[:3] > low
-    inside_ZYX = strong.any(0)
+    inside_ZYX: Bool = np.any(strong, axis=0)
     for axis in range(3):
         np.moveaxis(inside_ZYX, axis, 0)[:-1] |= np.moveaxis(strong[axis], axis, 0)[1:]
     numbers_ZYX, _ = mutex_watershed(
