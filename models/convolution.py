@@ -3,8 +3,8 @@
 PyTorch takes slow kernels on a CPU in two cases: for the weights' gradient where the convolution itself pads, and
 forward where a single patch is short in z and y. So here, on a CPU, the gradient is taken of an input that is padded
 beforehand, and oneDNN's kernel is called by its name: a training step of RSUNet takes two thirds of the time
-(benchmarks/training_step.py). Values and gradients are those of `nn.Conv3d` up to rounding; a GPU, and inference,
-take `nn.Conv3d` as it is.
+(benchmarks/models/training_step.py). Values and gradients are those of `nn.Conv3d` up to rounding; a GPU, and
+inference, take `nn.Conv3d` as it is.
 """
 
 from __future__ import annotations

@@ -11,14 +11,12 @@ from pipeline.commands import outcome as ending
 from pipeline.commands.execute import carry_out, with_flags
 from pipeline.commands.terminal import print_json
 from pipeline.config import RunConfig, parse
-from pipeline.digests import sha256_of
+from pipeline.digests import hashes
 from pipeline.errors import ConfigError
 from pipeline.geometry import Index
 from pipeline.outcome import Outcome
 from pipeline.report import scores
 from pipeline.rundir import RunFolder
-from pipeline.stages.code_source import NEAREST_CHANNELS, CodeSource
-from pipeline.stages.relabel import Relabel
 from pipeline.work import recorded_config
 
 CHUNK = (32, 64, 64)
@@ -107,12 +105,7 @@ def triple(text: str, flag: str) -> Index:
 
 def demo_json(outcome: Outcome) -> dict[str, Any]:
     """The demo's end for programs: scores, counts, and the hashes that prove the one answer."""
-    told = ending.as_json(outcome)
-    if outcome.complete:
-        source, relabel, roi = outcome.plan.stage(CodeSource), outcome.plan.stage(Relabel), outcome.plan.layer.roi
-        told["sha256_affinities"] = sha256_of(source.read_codes, roi, "u1", channels=NEAREST_CHANNELS)
-        told["sha256"] = sha256_of(relabel.read_segmentation, roi, "<u8")
-    return {**scores(outcome), **told}
+    return {**scores(outcome), **ending.as_json(outcome), **hashes(outcome)}
 
 
 def _say_scores(outcome: Outcome) -> None:

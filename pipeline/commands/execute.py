@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.commands import outcome as ending
 from pipeline.commands.terminal import print_json, watching
 from pipeline.config import RunConfig, parse
+from pipeline.digests import hashes
 from pipeline.errors import ConfigError
 from pipeline.outcome import Outcome
 from pipeline.pages import status_page
@@ -22,6 +23,8 @@ from workers.block import BlockRef
 from workers.receipts import Receipts
 
 Flags = dict[str, Any]
+
+HASHED_VOXELS = 1 << 26  # a larger volume is not read again for its hashes
 
 
 def with_flags(config: RunConfig, flags: Flags) -> RunConfig:
@@ -98,7 +101,7 @@ def execute(
     config = resolve_flags(root, config, flags, accept_holes=accept_holes)
     outcome = carry_out(root, config, update=update, retry=retry, quiet=quiet or as_json, accept_holes=accept_holes)
     if as_json:
-        print_json(ending.as_json(outcome))
+        print_json({**ending.as_json(outcome), **hashes(outcome, most_voxels=HASHED_VOXELS)})
     else:
         ending.tell(outcome)
     return ending.exit_code(outcome)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,11 +74,22 @@ def merges_of(
     score: Score = MEAN_SCORE,
 ) -> Segmented:
     """Any fragments and their merges with a score above the floor."""
+    table = np.asarray(code_table, np.int64)
+    graph = graph_of(fragments_ZYX, codes_CZYX, table, histograms=score.name == "quantile")
+    return merge_fragments(fragments_ZYX, graph, floor=floor, score=score)
+
+
+def graph_of(
+    fragments_ZYX: U64, codes_CZYX: NDArray[Any], code_table: NDArray[np.integer] | None, *, histograms: bool = False
+) -> Part:
+    """The region graph of a volume; histograms for a quantile. Float affinities of 0 to 1 come without a table."""
     box = Box.of_shape(fragments_ZYX.shape)
-    table, histograms = np.asarray(code_table, np.int64), score.name == "quantile"
-    nearest = np.ascontiguousarray(codes_CZYX[:NEAREST])
     place = Place(box.begin, box.shape)
-    edges = contacts(fragments_ZYX, nearest, {}, code_table=table, place=place, histograms=histograms)
+    edges = contacts(fragments_ZYX, codes_CZYX, {}, code_table=code_table, place=place, histograms=histograms)
     own = nodes(fragments_ZYX, 0)
-    part = Part(box, own.name, own.mask, edges["inner"], (edges["low_z"], edges["low_y"], edges["low_x"]))
-    return Segmented(fragments_ZYX, agglomerate([part], box, floor=floor * FULL_SCALE, score=score).tree)
+    return Part(box, own.name, own.mask, edges["inner"], (edges["low_z"], edges["low_y"], edges["low_x"]))
+
+
+def merge_fragments(fragments_ZYX: U64, graph: Part, *, floor: float, score: Score = MEAN_SCORE) -> Segmented:
+    """Merges with a score above the floor, of fragments whose graph is known: one graph serves several scores."""
+    return Segmented(fragments_ZYX, agglomerate([graph], graph.box, floor=floor * FULL_SCALE, score=score).tree)

@@ -131,8 +131,12 @@ class Networks:
         return self._bytes(self._specs, box_shape, batch=self._config.batch)
 
     def plain_bytes(self, box_shape: Index) -> int:
-        """The same without overrides and batches: what blocks are chosen by, so that neither can move them."""
-        return self._bytes(self._specs[:1], box_shape, batch=1)
+        """The same without overrides, batches and what a single voxel takes: what blocks are chosen by.
+
+        So none of them can move blocks, and a large network, which alone takes a gigabyte, does not make them small.
+        """
+        own = self._specs[:1]
+        return self._bytes(own, box_shape, batch=1) - self._bytes(own, (1, 1, 1), batch=1)
 
     def _bytes(self, specs: Sequence[WeightsSpec], box_shape: Index, *, batch: int) -> int:
         images, engines = 0, []

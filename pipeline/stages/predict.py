@@ -237,6 +237,14 @@ class Predict(CodeSource[Inputs, Outputs]):
         """The probability of background, as codes; 0 in absent voxels."""
         return Volume.open(self.folder / "background")
 
+    def read_background(self, box: Box) -> NDArray[np.uint8]:
+        """The background's codes in a box inside the region of interest; 0 in masked blocks."""
+        codes_ZYX = np.zeros(box.shape, np.uint8)
+        for ref in self.code_refs(box):
+            piece = self.code_grid.block_box(ref.index).clip(box)
+            codes_ZYX[piece.slices(box.begin)] = self.background.read(piece)
+        return codes_ZYX
+
     @property
     def vector_channels(self) -> int:
         """How long the vectors are that are stored; 0 if none are."""

@@ -7,7 +7,8 @@ import pytest
 
 from models.spec import smooth_code_table
 from pipeline.ops.evaluate import pairs, scores
-from pipeline.ops.volume_sweep import segment_volume
+from pipeline.ops.scores import Score
+from pipeline.ops.volume_sweep import graph_of, merge_fragments, merges_of, segment_volume
 
 TABLE = smooth_code_table()
 
@@ -43,3 +44,16 @@ def test_further_channels_do_not_count():
     ways = {"low": 0.02, "high": 0.999, "floor": 0.05}
     one, other = (segment_volume(c, TABLE, **ways) for c in (codes, more))
     np.testing.assert_array_equal(one.segments(0.3), other.segments(0.3))
+
+
+@pytest.mark.parametrize("score", [Score("mean"), Score("max"), Score("quantile", 50)])
+def test_one_graph_serves_every_score_and_floats_go_like_codes(score: Score):
+    codes, _ = two_rooms()
+    fragments = segment_volume(codes, TABLE, low=0.02, high=0.999, floor=0.05).fragments_ZYX
+    shares = (np.asarray(TABLE)[codes] / 65535).astype(np.float32)
+    expected = merges_of(fragments, codes, TABLE, floor=0.05, score=score)
+    for values, table in ((codes, np.asarray(TABLE)), (shares, None)):
+        found = merge_fragments(fragments, graph_of(fragments, values, table, histograms=True), floor=0.05, score=score)
+        assert found.tree.score.size == 2
+        np.testing.assert_array_equal(found.tree.score, expected.tree.score)
+        np.testing.assert_array_equal(found.segments(0.3), expected.segments(0.3))

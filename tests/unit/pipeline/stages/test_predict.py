@@ -265,3 +265,12 @@ def test_a_block_is_chosen_when_none_is_given(world: World):
     assert all(b % c == 0 for b, c in zip(stage.sweep(BLOCKS).grid.block, (4, 8, 8), strict=True))
     assert stage.memory_bytes(BLOCKS) < 1 << 30
     assert stage.stored_bytes() == 3 * np.prod(LAYER) + stage.shell_bytes(LAYER)
+
+
+def test_a_network_that_takes_a_gigabyte_does_not_make_the_chosen_block_small(world: World):
+    heads = {"name": "rsunet", "widths": [2, 64], "heads": {"affinity": 3}}
+    large = {"architecture": heads, "patch": (20, 160, 160), "stride": (10, 112, 112)}
+    weights = write_weights(world.folder / "large.safetensors", 3, **large)
+    stage = world.predict(predict={"weights": weights, "block": None})
+    assert stage.memory_bytes(BLOCKS) > 1 << 30
+    assert stage.redundancy() < 1.25

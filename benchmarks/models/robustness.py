@@ -1,0 +1,112 @@
+"""What a fault of a section does: VOI after it, relative to the volume as it is.
+
+The fault is made in the stored image, at the middle section (z = depth // 2); labels stay where the tissue is:
+
+missing     the section is black
+shift       all sections from it on are displaced by 10 stored pixels along x, image and labels; the pixels that
+            move in are mirrored, and their labels are 0: left out
+contrast    the section, or all from it on, has 30 % more contrast: its mean + 1.3 (value - mean), cut off at 0 and 255
+
+Parameters are those tuned on the clean volume. Where one section is at fault, its own voxels count as all others do;
+the column beside leaves them out, for what the fault does to the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.models import applied, held_out
+from benchmarks.models.applied import Weights
+from benchmarks.models.held_out import CALLED, Volume
+from benchmarks.models.recipes import Choice, measure, segment
+from benchmarks.models.scores import TUNED, fitting_volumes, measures, tuned
+from pipeline.geometry import Index
+
+SHIFT_PX = 10
+CONTRAST = 1.3
+HEAD = (
+    "| weights | recipe | volume | fault | VOI split | VOI merge | VOI | ARAND | VOI less clean | ratio "
+    "| less clean, without the section |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
+Image = NDArray[np.uint8]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    applied.add_arguments(parser)
+    held_out.add_arguments(parser)
+    parser.add_argument("--recipe", help="by name; default: that of the kind of weights, see scores.USUAL")
+    options = parser.parse_args()
+    volumes = held_out.volumes_of(options)
+    print(HEAD)
+    for weights in applied.weights_of(options):
+        way = tuned(options.cache / TUNED, weights, options.recipe)
+        for volume, factor in fitting_volumes(weights, volumes):
+            report(weights, way, volume, factor)
+
+
+def report(weights: Weights, way: tuple[str, Choice], volume: Volume, factor: Index) -> None:
+    """Print the lines of a volume."""
+    middle = volume.image_ZYX.shape[0] // 2
+    clean: tuple[float, float] | None = None
+    for name, make in FAULTS.items():
+        changed = make(volume, middle)
+        truth_ZYX = changed.coarse_truth(factor)
+        labels_ZYX = segment(weights.codes(changed.coarse_image(factor)), way[1], weights.spec.voxel_size_nm)
+        found = measure(truth_ZYX, labels_ZYX)
+        truth_ZYX[middle // factor[0]] = 0
+        now = (found.voi or 0.0, measure(truth_ZYX, labels_ZYX).voi or 0.0)
+        clean = clean or now
+        told = [weights.called, way[0], CALLED[volume.name], name, *measures(found)]
+        if name == "none":
+            told += [""] * 3
+        else:
+            elsewhere = f"{now[1] - clean[1]:+.3f}" if name in ONE_SECTION else ""
+            told += [f"{now[0] - clean[0]:+.3f}", f"{now[0] / clean[0]:.2f}" if clean[0] else "", elsewhere]
+        print(f"| {' | '.join(told)} |", flush=True)
+
+
+# ---- faults --------------------------------------------------------------------------------------------------------
+def missing(volume: Volume, section: int) -> Volume:
+    """A black section."""
+    image_ZYX = volume.image_ZYX.copy()
+    image_ZYX[section] = 0
+    return replace(volume, image_ZYX=image_ZYX)
+
+
+def shifted(volume: Volume, section: int) -> Volume:
+    """Everything from a section on displaced along x."""
+    image_ZYX, truth_ZYX = volume.image_ZYX.copy(), volume.truth_ZYX.copy()
+    later = volume.image_ZYX[section:]
+    image_ZYX[section:] = np.pad(later, ((0, 0), (0, 0), (SHIFT_PX, 0)), mode="reflect")[..., : later.shape[2]]
+    truth_ZYX[section:, :, SHIFT_PX:] = volume.truth_ZYX[section:, :, :-SHIFT_PX]
+    truth_ZYX[section:, :, :SHIFT_PX] = 0
+    return replace(volume, image_ZYX=image_ZYX, truth_ZYX=truth_ZYX)
+
+
+def with_contrast(volume: Volume, first: int, end: int | None) -> Volume:
+    """Sections with more contrast, each about its own mean."""
+    image_ZYX = volume.image_ZYX.copy()
+    chosen = image_ZYX[first:end].astype(np.float32)
+    mean = chosen.mean(axis=(1, 2), keepdims=True)
+    image_ZYX[first:end] = np.clip(np.rint(mean + CONTRAST * (chosen - mean)), 0, 255).astype(np.uint8)
+    return replace(volume, image_ZYX=image_ZYX)
+
+
+FAULTS: dict[str, Callable[[Volume, int], Volume]] = {
+    "none": lambda volume, section: volume,
+    "missing section": missing,
+    "shift of all later sections": shifted,
+    "contrast of one section": lambda volume, section: with_contrast(volume, section, section + 1),
+    "contrast of all later sections": lambda volume, section: with_contrast(volume, section, None),
+}
+ONE_SECTION = ("missing section", "contrast of one section")
+
+
+if __name__ == "__main__":
+    main()
