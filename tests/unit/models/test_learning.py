@@ -114,7 +114,6 @@ def test_an_embedding_of_cells_that_were_held_out():
     with torch.inference_mode():
         out = network(torch.from_numpy(unseen)[None, None])
     found = auc(out["background"].flatten(), torch.from_numpy(background_target(inner)).flatten())
-    print(f"loss {losses[0]:.2f} to {np.mean(losses[-10:]):.2f}, AUC of background {found:.3f}")
     assert found > 0.85
 
 

@@ -176,7 +176,7 @@ def test_affinities_are_trained_judged_and_kept(folder: Path):
     lines = [json.loads(line) for line in (folder / "out" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     page = (folder / "out" / "training.html").read_text()
-    for told in ("Done", "VOI on the held-out", "Segmentation", "data:image/png", "<polyline"):
+    for told in ("Done", "bits, held out", "Segmentation", "data:image/png", "<polyline"):
         assert told in page
     assert 'http-equiv="refresh"' not in page
     assert 'src="http' not in page

@@ -104,7 +104,7 @@ def test_a_start_that_cannot_be_is_refused(tmp_path: Path, named: str, message: 
     config = write(tmp_path, TOML.replace("given/net.safetensors", named))
     with pytest.raises(BadWeights, match=message) as refused:
         train_from_config(config, tmp_path / "out")
-    what, where, way_out = str(refused.value).splitlines()
+    _, where, way_out = str(refused.value).splitlines()
     assert "training.start_from" in where
     assert "remove" not in way_out
     assert not (tmp_path / "out").exists()
