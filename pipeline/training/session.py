@@ -20,6 +20,7 @@ from models.errors import WeightsInvalid
 from pipeline import durable
 from pipeline.augmentation import recipe_of
 from pipeline.errors import BadWeights, ConfigError
+from pipeline.training.changes import changed
 from pipeline.training.ending import Ending
 from pipeline.training.judge import Judge, Runtime
 from pipeline.training.keep import Keeper
@@ -55,7 +56,8 @@ def train_from_config(
             return {**session.run(ending), "exit_code": ending.exit_code}
     except WeightsInvalid as error:
         way_out = "name another folder with --out, or remove this one to start again"
-        raise BadWeights(error.what, where=error.where or str(folder), way_out=way_out) from None
+        what = error.what + (changed(config, folder) if "another recipe" in error.what else "")
+        raise BadWeights(what, where=error.where or str(folder), way_out=way_out) from None
     except FloatingPointError as error:
         raise ConfigError(
             f"the training diverged: {error}",
