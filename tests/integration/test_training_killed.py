@@ -15,6 +15,7 @@ import pytest
 from harness import NEUROTILE
 
 from models.resume import load_state
+from models.spec import load_spec
 from pipeline.geometry import Box
 from pipeline.ops.synthesize import generate
 
@@ -54,47 +55,57 @@ def steps_told(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def kill_between_saves(command: list[str], folder: Path) -> None:
+def train(folder: Path, out: str, config: str) -> list[str]:
+    """The command."""
+    return [NEUROTILE, "train", str(folder / config), str(folder / out), "--json", "--quiet"]
+
+
+def ended(folder: Path, command: list[str]) -> str:
+    """The hash of the weights of a training that comes to its end."""
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"VOLUMES": str(folder)}, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return str(json.loads(done.stdout)["sha256"])
+
+
+def kill_between_saves(folder: Path, command: list[str], out: Path) -> None:
     """SIGKILL as soon as some steps after a save are told."""
-    training = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    training = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"VOLUMES": str(folder)})
     deadline = time.monotonic() + 300
-    while not (folder / "log.jsonl").exists() or max(steps_told(folder), default=0) < KILLED_AFTER:
+    while not (out / "log.jsonl").exists() or max(steps_told(out), default=0) < KILLED_AFTER:
         assert training.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.005)
     training.send_signal(signal.SIGKILL)
     assert training.wait() == -signal.SIGKILL
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loaders", [1, 2])
-def test_a_killed_training_ends_in_the_bytes_of_a_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaders: int
-) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume, and in `whole` the training on it that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("killed")
     image, truth = generate(Box.of_shape(SHAPE), seed=3, shape=SHAPE, voxel_size_nm=(30, 6, 6))
     ids = np.unique(truth, return_inverse=True)[1].reshape(SHAPE).astype(np.uint16)
-    with h5py.File(tmp_path / "cells.h5", "w") as file:
+    with h5py.File(folder / "cells.h5", "w") as file:
         file.create_dataset("volumes/raw", data=image, chunks=(4, 32, 32), compression="gzip")
         file.create_dataset("volumes/labels/neuron_ids", data=ids, chunks=(4, 32, 32), compression="gzip")
-    monkeypatch.setenv("VOLUMES", str(tmp_path))
-    config = tmp_path / "cells.toml"
-    config.write_text(TOML)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    told = subprocess.run([NEUROTILE, "train", str(config), str(whole), "--json", "--quiet"], capture_output=True)
-    assert told.returncode == 0, told.stderr.decode()
+    for loaders in (1, 2):  # who draws the crops is no part of the recipe
+        (folder / f"{loaders}.toml").write_text(f"{TOML}loaders = {loaders}\n")
+    ended(folder, train(folder, "whole", "1.toml"))
+    return folder
 
-    config.write_text(f"{TOML}loaders = {loaders}\n")  # who draws the crops is no part of the recipe
-    command = [NEUROTILE, "train", str(config), str(cut), "--json", "--quiet"]
-    kill_between_saves(command, cut)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loaders", [1, 2])
+def test_a_killed_training_ends_in_the_bytes_of_a_whole_one(folder: Path, loaders: int) -> None:
+    whole, cut = folder / "whole", folder / f"cut{loaders}"
+    command = train(folder, cut.name, f"{loaders}.toml")
+    kill_between_saves(folder, command, cut)
     assert "Running" in (cut / "training.html").read_text()
-    kept_at = int(load_state(cut / "state")["step"])
-    last = max(steps_told(cut))
+    kept_at, last = int(load_state(cut / "state")["step"]), max(steps_told(cut))
     assert kept_at < last < STEPS  # steps were lost, and come again
     assert kept_at % SAVED_EVERY == 0 or kept_at % EVALUATED_EVERY == 0
 
-    gone_on = subprocess.run(command, capture_output=True, env={**os.environ})
-    assert gone_on.returncode == 0, gone_on.stderr.decode()
-    assert json.loads(gone_on.stdout)["sha256"] == json.loads(told.stdout)["sha256"]
+    assert ended(folder, command) == load_spec(str(whole / "cells")).sha256
     for name in KEPT:
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
     assert steps_told(cut) == steps_told(whole) == list(range(1, STEPS + 1))
