@@ -29,7 +29,8 @@ class Conv3d(nn.Conv3d):
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """The convolved volume."""
         trained = torch.is_grad_enabled() and self.weight.requires_grad
-        if not trained or x_BCZYX.is_cuda or not _has_onednn():
+        suits = x_BCZYX.device.type == "cpu" and x_BCZYX.dtype == torch.float32
+        if not trained or not suits or not _has_onednn():
             return super().forward(x_BCZYX)
         convolved: Tensor = _OneDnn.apply(x_BCZYX, self.weight, self.padding)  # type: ignore[no-untyped-call]
         return convolved

@@ -144,10 +144,11 @@ class Trainer:
             outputs = self._forward(images)
         terms = self.recipe.objective.loss(outputs, batch)
         terms["loss"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip))
         told = {name: float(term.detach()) for name, term in terms.items()}
-        if not math.isfinite(told["loss"]):
-            raise FloatingPointError(f"the loss of step {self.step + 1} is {told['loss']}")
+        for what, value in (("loss", told["loss"]), ("gradient's norm", norm)):
+            if not math.isfinite(value):  # before the step: the weights stay what they are
+                raise FloatingPointError(f"the {what} of step {self.step + 1} is {value}")
         self.optimiser.step()
         self._average()
         self.step += 1
@@ -246,13 +247,16 @@ class _Loop:
             if self.hooks.stop():
                 raise Interrupted
 
+        began = time.monotonic()
         step, watch = self.trainer.step, self.trainer.averaged.register_forward_pre_hook(ask)
         try:
             self.metrics = self.hooks.evaluate(self.trainer.averaged, step)
         finally:
             watch.remove()
         self.trainer.evaluated = step
-        self._report(self.metrics)
+        seconds = time.monotonic() - began
+        self._began += seconds  # no part of the steps' pace
+        self._report({**self.metrics, "evaluation_seconds": seconds})
 
     def _report(self, metrics: Metrics) -> None:
         count = max(1, len(self._terms))

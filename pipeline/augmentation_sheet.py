@@ -2,7 +2,7 @@
 
 1. One crop, from the middle of a volume; a few neighbouring sections of it are shown.
 2. The original, then every change of the recipe alone, then all of them as training draws them, twice.
-3. Of a few draws of each change one is shown that is neither strong nor weak; of those that change some sections only,
+3. Of a few draws of each change one is shown that is clear, but not the strongest; of those that change some sections,
    one in which changed ones stand beside unchanged ones.
 4. Labels are outlines in their colours: where image and outlines part, the labels were left alone on purpose.
 """
@@ -30,15 +30,31 @@ TILE_PX = 224
 GAP_PX = 8
 EDGE_PX = 28  # around everything
 ROW_PX = 34  # left of the tiles, for the number of the section
-HEAD_PX = 96
+HEAD_PX = 112
 FOOT_PX = 30
 BAR_PX = 4  # marks a changed section
-OUTLINE = 0.9  # share of the label's colour
+OUTLINE = 1.0  # share of the label's colour
+OUTLINE_PX = 2  # the line and its darker rim
+RIM = 0.45
 LIGHTER = 0.3  # colours are mixed with white: thin lines look darker than areas
 PAPER, INK, FAINT, MARK = (250, 250, 248), (28, 30, 34), (118, 122, 130), (240, 128, 20)
 LEGEND = "Outlines: labels.   Orange bar: a section that is changed while others are not."
 OF_SECTIONS = ("translation", "slip", "missing section", "out of focus")
 REMARKS = {"flip": "each axis, {:.0%}"}
+TOLD = {  # what there is to see
+    "original": "no change",
+    "greyscale": "contrast, brightness, gamma",
+    "translation": "from a section on, labels too",
+    "slip": "one section's image, not its labels",
+    "missing section": "one grey or black",
+    "occlusion": "boxes of one grey each",
+    "out of focus": "blurred sections, or parts",
+    "warp": "turned, stretched; labels too",
+    "noise": "Gaussian",
+    "flip": "mirrored, exchanged; labels too",
+    "everything": "two draws",
+}
+SLIP_OF_BOTH = "one section, its labels too"
 
 Crop = tuple[NDArray[np.float32], NDArray[Any]]  # image and labels, ZYX
 
@@ -49,6 +65,7 @@ class Column:
 
     name: str
     remark: str
+    told: str
     image: NDArray[np.float32]
     labels: NDArray[Any]
     changed: tuple[bool, ...]  # which of its sections get a mark
@@ -72,17 +89,18 @@ def columns(crop: Crop, recipe: Recipe, patch: Index, seed: int) -> list[Column]
         return _drawn(crop, change, patch, np.random.default_rng((seed, number)))
 
     original = drawn(NOTHING, 0)
-    found = [Column("original", "no change", *original, ())]
+    interpolates = getattr(getattr(recipe, "misalignment", None), "interpolate", True)
+    told = TOLD if interpolates else {**TOLD, "slip": SLIP_OF_BOTH}
+    found = [Column("original", "", told["original"], *original, ())]
     for change in alone(recipe):
         draws = [drawn(change.recipe, number) for number in range(DRAWS)]
         chosen = _best(draws, original, change.name in OF_SECTIONS)
         changed = _changed(draws[chosen], original)
         often = REMARKS.get(change.name, "{:.0%} of crops" if change.probability < 1 else "every crop")
-        found.append(
-            Column(change.name, often.format(change.probability), *draws[chosen], changed if _telling(changed) else ())
-        )
+        marks = changed if _telling(changed) else ()
+        found.append(Column(change.name, often.format(change.probability), told[change.name], *draws[chosen], marks))
     for number in range(2):
-        found.append(Column("everything", "as in training", *drawn(recipe, number), ()))
+        found.append(Column("everything", "as in training", told["everything"], *drawn(recipe, number), ()))
     return found
 
 
@@ -101,11 +119,11 @@ def _drawn(crop: Crop, recipe: Recipe, patch: Index, rng: np.random.Generator) -
 
 
 def _best(draws: Sequence[Crop], original: Crop, of_sections: bool) -> int:
-    """The draw with most sections that stand out; of several, the one that differs neither most nor least."""
+    """The draw with most sections that stand out; of several, one that differs clearly, but not most."""
     telling = [_telling(_changed(draw, original)) if of_sections else 0 for draw in draws]
     candidates = [number for number, count in enumerate(telling) if count == max(telling)]
     candidates.sort(key=lambda number: float(np.abs(draws[number][0] - original[0]).mean()))
-    return candidates[len(candidates) // 2]
+    return candidates[len(candidates) * 2 // 3]
 
 
 def shown(depth: int) -> slice:
@@ -133,8 +151,9 @@ def draw_sheet(shown_columns: Sequence[Column], title: str, first_section: int =
     pen.text((EDGE_PX, EDGE_PX - 6), title, INK, ImageFont.load_default(22))
     for number, column in enumerate(shown_columns):
         left = EDGE_PX + ROW_PX + number * (tile[1] + GAP_PX)
-        pen.text((left, HEAD_PX - 40), column.name, INK, ImageFont.load_default(17))
-        pen.text((left, HEAD_PX - 19), column.remark, FAINT, ImageFont.load_default(12))
+        pen.text((left, HEAD_PX - 56), column.name, INK, ImageFont.load_default(17))
+        pen.text((left, HEAD_PX - 34), column.told, INK, ImageFont.load_default(13))
+        pen.text((left, HEAD_PX - 17), column.remark, FAINT, ImageFont.load_default(12))
         for row in range(depth):
             top = HEAD_PX + row * (tile[0] + GAP_PX)
             sheet.paste(Image.fromarray(picture(column.image[row], column.labels[row], tile)), (left, top))
@@ -161,17 +180,20 @@ def picture(image_YX: Plane, labels_YX: Plane, shape_px: tuple[int, int]) -> Rgb
     share = np.where(_outline(labels), np.float32(OUTLINE), np.float32(0))[..., None]
     lines = colour(labels).astype(np.float32)
     lines += (255 - lines) * LIGHTER
+    dark = _outline(labels, OUTLINE_PX) & (share[..., 0] == 0)  # a rim: lines stand out from light and dark tissue
+    under[dark] *= RIM
     return np.rint(under + (lines - under) * share).astype(np.uint8)
 
 
-def _outline(labels_YX: Plane) -> NDArray[np.bool_]:
-    """The pixels of objects that have a neighbour of another label."""
+def _outline(labels_YX: Plane, width_px: int = 1) -> NDArray[np.bool_]:
+    """The pixels of objects that are so near to another label."""
     found = np.zeros(labels_YX.shape, bool)
     for axis in (0, 1):
         one, other = (np.moveaxis(a, axis, 0) for a in (found, labels_YX))
-        differ = other[1:] != other[:-1]
-        one[1:] |= differ
-        one[:-1] |= differ
+        for apart in range(1, width_px + 1):
+            differ = other[apart:] != other[:-apart]
+            one[apart:] |= differ
+            one[:-apart] |= differ
     found &= labels_YX != 0
     return found
 

@@ -4,6 +4,7 @@ settings   the TOML file
 volumes    generated and real volumes at the network's voxel size, as sources of crops
 judge      the running average, applied to the held-out volumes: AUC, loss, and VOI after the real post-processing
 log, page  what was told along the way, as lines of JSON and as a page
+changes    what is different from the training that a folder holds
 ending     reasons to stop before the end: signals, the clock
 session    all of it together
 apply      a held-out volume as weights see it, scored under any settings of a run

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.spec import WeightsSpec
+from pipeline.pages import duration
 from pipeline.training.settings import Labelled, TrainConfig, Volumes
 
 RECIPES = "## Recipes"
@@ -31,7 +32,8 @@ def card(config: TrainConfig, spec: WeightsSpec, facts: Mapping[str, Any]) -> st
             f"learning rate {training.learning_rate:g} ({training.schedule}), AMSGrad, running average "
             f"{training.average:g}, augmentation `{config.augmentation.recipe}`",
         ),
-        ("machine", str(facts["machine"])),
+        *((("started from", _begun(spec.training["started_from"])),) if "started_from" in spec.training else ()),
+        ("trained for", f"{duration(facts['seconds'])} of steps, on {facts['machine']}"),
         ("held-out", ", ".join(f"{key} {value:g}" for key, value in facts["metrics"].items()) or "not judged"),
     )
     table = "\n".join(f"| {key} | {value} |" for key, value in rows)
@@ -77,6 +79,11 @@ def _one(part: Volumes | Labelled) -> str:
         return f"{part.count} generated volumes ({seeds}), {_by(part.size)} voxels"
     region = f"voxels {_by(part.begin)} to {_by(part.end)}" if part.end else f"from voxel {_by(part.begin)}"
     return f"`{part.image}`, {region}"
+
+
+def _begun(other: Mapping[str, Any]) -> str:
+    shared = f"{other['tensors']} of {other['of']} tensors"
+    return f"`{other['weights']}` (SHA-256 `{other['sha256']}`), {shared}"
 
 
 def _by(extent: Iterable[int]) -> str:

@@ -10,6 +10,7 @@ Codes come from the engine, over the whole held-out region (`predict_codes`). Fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from pipeline.ops.mutex_watershed import mutex_watershed
 from pipeline.ops.sweep import Point
 from pipeline.ops.volume_sweep import segment_volume
 from pipeline.training.settings import Segmentation, TrainConfig
-from pipeline.training.volumes import Opened
+from pipeline.training.volumes import Opened, require_objects
 
 if TYPE_CHECKING:
     from torch import nn
@@ -175,6 +176,7 @@ class _Held:
         whole = ((0, 0, 0), volume.image.shape)
         image = volume.image.read(*whole).astype(np.uint8)
         labels, truth = (part.read(*whole).astype(np.uint64) for part in (volume.labels, volume.truth))
+        require_objects(truth, volume)
         return cls(image, labels, truth, volume.myelin)
 
 
@@ -239,4 +241,5 @@ def _certain(labels_ZYX: NDArray[Any], section: int) -> Codes:
 
 def score_of(metrics: Mapping[str, float]) -> tuple[str, float] | None:
     """What decides which network is best, and its value."""
-    return next(((name, metrics[name]) for name in SCORE if metrics.get(name) is not None), None)
+    measured = ((name, metrics[name]) for name in SCORE if metrics.get(name) is not None)
+    return next(((name, value) for name, value in measured if math.isfinite(value)), None)

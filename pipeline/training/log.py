@@ -1,7 +1,7 @@
 """What a training told along the way: a line of JSON for every report, `log.jsonl`.
 
 A training that goes on from step s drops what was told after s: those steps come again. Of two lines about one step
-(an evaluation that had to be repeated) the later one counts.
+(an evaluation that had to be repeated) the later one counts, where it says anything.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class Log:
         found: dict[int, dict[str, Any]] = {}
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
             try:
-                entry = json.loads(line)
-            except ValueError:
+                entry = dict(json.loads(line))
+                told = int(entry["step"])
+            except (ValueError, TypeError, KeyError):
                 continue  # torn by a kill
-            if entry["step"] <= step:
-                found[entry["step"]] = entry
+            if told <= step:
+                found[told] = {**found.get(told, {}), **entry}
         self.entries = [found[number] for number in sorted(found)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         durable.replace_file(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries).encode())
@@ -41,9 +42,19 @@ class Log:
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """One more line."""
         entry = {"step": step, **metrics, "time": round(time.time(), 1)}
-        self.entries.append(entry)
+        if self.entries and self.entries[-1]["step"] == step:
+            self.entries[-1] = {**self.entries[-1], **entry}
+        else:
+            self.entries.append(entry)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+    @property
+    def seconds(self) -> float:
+        """What all steps took, without evaluations."""
+        ends = [0, *(entry["step"] for entry in self.entries)]
+        paces = [entry.get("seconds_per_step") or 0.0 for entry in self.entries]
+        return float(sum((end - begin) * pace for begin, end, pace in zip(ends, ends[1:], paces, strict=False)))
 
     def curve(self, name: str) -> list[tuple[int, float]]:
         """Steps and values of a metric."""

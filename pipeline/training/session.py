@@ -2,13 +2,15 @@
 
 One config gives one network: the same bytes every time on one CPU. An interrupted training goes on where its last
 state was saved, and ends like one that was not interrupted. The folder holds `state/` (to go on from), the weights
-(training/keep.py), `log.jsonl` and `training.html`.
+(training/keep.py), `log.jsonl`, `training.html`, and `fence/`, whose lock keeps a second process out.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +20,15 @@ from models.errors import WeightsInvalid
 from pipeline import durable
 from pipeline.augmentation import recipe_of
 from pipeline.errors import BadWeights, ConfigError
+from pipeline.training.changes import changed
 from pipeline.training.ending import Ending
 from pipeline.training.judge import Judge, Runtime
 from pipeline.training.keep import Keeper
 from pipeline.training.log import Log
-from pipeline.training.page import Standing, training_page
+from pipeline.training.page import REFRESH_S, Standing, seen_before, seen_by, training_page
 from pipeline.training.settings import TrainConfig, load, located
-from pipeline.training.volumes import held_out, require_room, samples_of
+from pipeline.training.volumes import first_sample, held_out, require_apart, require_room, samples_of
+from workers.fence import Fence
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,14 +55,14 @@ def train_from_config(
         with ending.watching():
             return {**session.run(ending), "exit_code": ending.exit_code}
     except WeightsInvalid as error:
-        raise BadWeights(
-            error.what, where=error.where or str(path), way_out="remove the folder to start this training again"
-        ) from None
+        way_out = "name another folder with --out, or remove this one to start again"
+        what = error.what + (changed(config, folder) if "another recipe" in error.what else "")
+        raise BadWeights(what, where=error.where or str(folder), way_out=way_out) from None
     except FloatingPointError as error:
         raise ConfigError(
             f"the training diverged: {error}",
             where=f"{path}, training.learning_rate",
-            way_out="lower training.learning_rate, or raise training.warm_up, and start again in another folder",
+            way_out="lower training.learning_rate, or raise training.warm_up, and start again with another --out",
         ) from None
 
 
@@ -78,27 +82,32 @@ class _Session:
         spec = config.network.spec()
         self.network = build(spec.architecture)
         self.parameters = sum(p.numel() for p in self.network.parameters())
-        begun = self._start_from(config.training.start_from, data)
-        self.recipe = config.recipe()
+        begun = _start_from(self.network, config.training.start_from, data)
         self.opened = samples_of(config, data)
-        require_room(self.opened, self.recipe.drawing.reach)
-        self.judge = Judge(config, spec, held_out(config, data), Runtime(self.device, config.training.threads))
-        self.keeper = Keeper(config, folder, _machine(self.device))
+        require_room(self.opened, config.recipe().drawing.reach)
+        held = held_out(config, data)
+        require_apart(self.opened, held)
+        if config.network.predicts == "embedding":
+            require_room(held, config.training.patch, "the validation, whose loss is that of crops")
+        self.judge = Judge(config, spec, held, Runtime(self.device, config.training.threads))
+        prints, judged = (tuple(p for volume in part for p in volume.fingerprints) for part in (self.opened, held))
+        came = {"fingerprints": list(prints), **({"started_from": begun} if begun else {})}
+        self.keeper = Keeper(config, folder, _machine(self.device), came=came, judged=judged)
         self.log = Log(folder / "log.jsonl")
-        prints = tuple(print_ for volume in self.opened for print_ in volume.fingerprints)
-        self.recipe = config.recipe(begun + prints)
-
-    def _start_from(self, weights: str | None, data: Path) -> tuple[str, ...]:
-        """Take over other weights; their hash is part of the recipe."""
-        from models.checkpoint import take_over
-
-        if weights is None:
-            return ()
-        found = located(weights, data)
-        return (take_over(self.network, found if Path(found).exists() else weights),)
+        self.recipe = config.recipe(((begun["sha256"],) if begun else ()) + prints)
+        self.seen = ""  # the pictures of the last evaluation
+        self.written = -math.inf  # when the page was, by the clock
 
     def run(self, ending: Ending) -> dict[str, Any]:
-        """Train; returns what the command tells."""
+        """Train as the only process on this folder; returns what the command tells."""
+        fence = Fence(self.folder / "fence")
+        fence.acquire(patience_s=0.0)
+        try:
+            return self._run(ending)
+        finally:
+            fence.release()
+
+    def _run(self, ending: Ending) -> dict[str, Any]:
         from models.train import Hooks, Machine, train
 
         settings = self.config.training
@@ -135,16 +144,25 @@ class _Session:
     def _start(self, step: int) -> None:
         self.log.begin(step)
         self.keeper.begin(step)
+        page = self.folder / "training.html"
+        if step and page.exists():
+            self.seen = seen_before(page.read_text(encoding="utf-8", errors="replace"))
+        self._write_page("running")
 
     def _evaluate(self, network: nn.Module, step: int) -> Mapping[str, float]:
-        metrics = self.judge(network)
-        self.keeper.keep(network, step, metrics)
+        from models.checkpoint import as_kept
+
+        kept = as_kept(network)
+        metrics = self.judge(kept)
+        self.keeper.keep(kept, step, metrics, self.log.seconds)
+        if self.judge.look:
+            self.seen = seen_by(self.judge.look, step)
         return metrics
 
     def _progress(self, step: int, metrics: Mapping[str, float]) -> None:
         self.log.add(step, {name: float(f"{value:.6g}") for name, value in metrics.items()})
         self.on_progress(step, self.config.training.steps, metrics)
-        if any(name.startswith("held_out") for name in metrics) or len(self.log.entries) == 1:
+        if any(name.startswith("held_out") for name in metrics) or time.monotonic() > self.written + REFRESH_S:
             self._write_page("running")
 
     def _write_page(self, state: str) -> None:
@@ -159,9 +177,26 @@ class _Session:
             "device": _machine(self.device),
             "weights": str(self.keeper.weights),
         }
-        standing = Standing(self.config.name, state, training.steps, about, self.keeper.best)
-        page = training_page(standing, self.log, self.judge.look)
-        durable.replace_file(self.folder / "training.html", page.encode())
+        standing = Standing(self.config.name, state, training.steps, about, self.keeper.best, training.evaluate_every)
+        durable.replace_file(self.folder / "training.html", training_page(standing, self.log, self.seen).encode())
+        self.written = time.monotonic()
+
+
+def _start_from(network: nn.Module, weights: str | None, data: Path) -> dict[str, Any]:
+    """Take over other weights: a path, or the name of shipped ones; returns which, and how much of them fits."""
+    from models.checkpoint import take_over
+
+    if weights is None:
+        return {}
+    is_path = "/" in weights or "$" in weights or weights.endswith((".safetensors", ".json"))
+    try:
+        return {"weights": weights, **asdict(take_over(network, located(weights, data) if is_path else weights))}
+    except WeightsInvalid as error:
+        raise BadWeights(
+            error.what,
+            where=f"{error.where}, by training.start_from = {weights!r}",
+            way_out="name weights of a network of the same architecture and widths, with the spec beside them",
+        ) from None
 
 
 def device_of(wanted: str) -> str:
@@ -182,7 +217,8 @@ def device_of(wanted: str) -> str:
 def _machine(device: str) -> str:
     import torch
 
-    return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def show_augmentation(path: Path, picture: Path) -> None:
@@ -193,7 +229,7 @@ def show_augmentation(path: Path, picture: Path) -> None:
     changes, patch, voxel_size_nm = config.augmentation, config.training.patch, config.network.voxel_size_nm
     recipe = recipe_of(changes, voxel_size_nm)
     needed = extent(recipe, patch)
-    volume = samples_of(config, path.parent)[0]
+    volume = first_sample(config, path.parent)
     require_room([volume], needed)
     z, y, x = ((n - m) // 2 for n, m in zip(volume.image.shape, needed, strict=True))
     end = (z + needed[0], y + needed[1], x + needed[2])

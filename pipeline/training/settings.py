@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -246,13 +247,26 @@ def load(path: Path) -> TrainConfig:
         way_out = "name a TOML file of a training, such as configs/tiny_train.toml"
         what = f"cannot read the configuration: {error.strerror}"
         raise ConfigError(what, where=str(path), way_out=way_out) from None
+    except UnicodeDecodeError as error:
+        what = f"this is not UTF-8 text: {error.reason} at byte {error.start}"
+        raise ConfigError(what, where=str(path), way_out="save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"this is not TOML: {error}", where=str(path), way_out="mend this line") from None
     except ValidationError as error:
-        named = ((".".join(str(p) for p in e["loc"] if p not in KINDS), e["msg"]) for e in error.errors())
-        problems = [f"{name or 'config'}: {message}" for name, message in named]
+        problems = [_problem(e["loc"], e["type"], e["msg"]) for e in error.errors()]
         what = "the configuration is not valid: " + "; ".join(problems)
         raise ConfigError(what, where=str(path), way_out="mend these keys; docs/training.md explains them") from None
+
+
+def _problem(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """What is wrong with one key; for one that nobody knows, a known one like it."""
+    parts = [str(part) for part in place if part not in KINDS]
+    if kind == "extra_forbidden":
+        sections = (TrainConfig, Network, Volumes, Labelled, Training, Segmentation)
+        known = [name for section in sections for name in section.model_fields]
+        alike = get_close_matches(parts[-1], known, 1)
+        message = "there is no such key" + (f"; is it {alike[0]!r}?" if alike else "")
+    return f"{'.'.join(parts) or 'config'}: {message.removeprefix('Value error, ')}"
 
 
 def located(location: str, folder: Path) -> str:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,24 @@ class CoarseLabels(Coarse):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Which voxels a region is: of what image, in stored voxels and, if they are known, in picometres of the world."""
+
+    image: str  # its fingerprint
+    path: str  # without links; an OME-Zarr has several scales
+    region: Box
+    world: Box | None
+
+    def shares_voxels(self, other: Place) -> bool:
+        """Whether any voxel is in both regions: of one image, a copy of it, or another scale of it."""
+        if self.image == other.image:
+            return bool(self.region.clip(other.region).voxels)
+        if self.path != other.path or self.world is None or other.world is None:
+            return False
+        return bool(self.world.clip(other.world).voxels)
+
+
+@dataclass(frozen=True)
 class Opened:
     """A volume with labels; `truth` are the labels as they are."""
 
@@ -114,6 +132,8 @@ class Opened:
     truth: InMemory | CoarseLabels
     myelin: tuple[int, ...] = ()
     fingerprints: tuple[str, ...] = ()
+    location: str = "generated volumes"  # of the labels
+    place: Place | None = None  # of a region of a file
 
     @property
     def sample(self) -> Sample:
@@ -132,9 +152,10 @@ class Opened:
         """The same in memory; the labels as they are are not kept."""
         whole = ((0, 0, 0), self.image.shape)
         labels = self.labels.read(*whole)
+        require_objects(labels, self)
         small = labels.astype(np.uint32) if not labels.size or int(labels.max()) < 1 << 32 else labels
         image = InMemory(self.image.read(*whole))
-        return Opened(image, InMemory(small), self.truth, self.myelin, self.fingerprints)
+        return replace(self, image=image, labels=InMemory(small))
 
 
 # ---- opening -------------------------------------------------------------------------------------------------------
@@ -150,6 +171,13 @@ def samples_of(config: TrainConfig, folder: Path) -> list[Opened]:
             found = found.kept()
         opened.append(found)
     return opened
+
+
+def first_sample(config: TrainConfig, folder: Path) -> Opened:
+    """The first of the samples, and no other opened for it."""
+    if config.volumes is not None:
+        return generated(config.volumes.model_copy(update={"count": 1}), config.network.voxel_size_nm)[0]
+    return open_labelled(config.sample[0], config.network.voxel_size_nm, folder)
 
 
 def held_out(config: TrainConfig, folder: Path) -> list[Opened]:
@@ -213,12 +241,35 @@ def open_labelled(volume: Labelled, voxel_size_nm: Lengths, folder: Path) -> Ope
     prints = (image.fingerprint(), labels.fingerprint())
     truth = CoarseLabels(labels, region, factor, widen=False)
     told = CoarseLabels(labels, region, factor, widen=volume.background == "widen")
-    return Opened(CoarseImage(image, region, factor), told, truth, volume.myelin, prints)
+    return Opened(
+        CoarseImage(image, region, factor),
+        told,
+        truth,
+        volume.myelin,
+        prints,
+        location=labels.location,
+        place=_place(image, prints[0], region, _stated_size(volume, image)),
+    )
+
+
+def _place(image: Source, fingerprint: str, region: Box, size: VoxelSize | None) -> Place:
+    world = None
+    if size is not None:
+        low, high = (
+            tuple(o + n * s for o, n, s in zip(image.origin_pm, corner, size.pm, strict=True))
+            for corner in (region.begin, region.end)
+        )
+        world = Box(low, high)  # type: ignore[arg-type]
+    return Place(fingerprint, str(Path(image.location).resolve()), region, world)
+
+
+def _stated_size(volume: Labelled, image: Source) -> VoxelSize | None:
+    return VoxelSize.from_nm(volume.voxel_size_nm) if volume.voxel_size_nm else image.voxel_size
 
 
 def _factor(volume: Labelled, image: Source, voxel_size_nm: Lengths) -> Index:
     """How many stored voxels make up one of the network's."""
-    own = VoxelSize.from_nm(volume.voxel_size_nm) if volume.voxel_size_nm else image.voxel_size
+    own = _stated_size(volume, image)
     if own is None:
         raise WrongVoxelSize(
             "the file does not say how large its voxels are",
@@ -235,13 +286,37 @@ def _factor(volume: Labelled, image: Source, voxel_size_nm: Lengths) -> Index:
     return factor
 
 
-def require_room(opened: Sequence[Opened], needed: Index) -> None:
+# ---- refusals ------------------------------------------------------------------------------------------------------
+def require_apart(samples: Sequence[Opened], held: Sequence[Opened]) -> None:
+    """Refuse to judge by voxels that are trained on, whatever name they are read by."""
+    for one in samples:
+        for other in held:
+            if one.place and other.place and one.place.shares_voxels(other.place):
+                raise ConfigError(
+                    f"a sample ({one.place.region}) and the validation ({other.place.region}) share voxels of one "
+                    "image: it would not be held out",
+                    where=f"{one.place.path}, {other.place.path}",
+                    way_out="mend begin and end of one of them, so that the regions are apart",
+                )
+
+
+def require_objects(labels_ZYX: NDArray[Any], volume: Opened) -> None:
+    """Refuse labels that name nothing: a network would learn nothing, and not say so."""
+    if not labels_ZYX.any():
+        raise InputError(
+            "the labels of this region hold no object: all are 0",
+            where=volume.location,
+            way_out="name the dataset that numbers the objects, or mend begin and end",
+        )
+
+
+def require_room(opened: Sequence[Opened], needed: Index, which: str = "the samples") -> None:
     """Refuse volumes that are smaller than a crop."""
     for volume in opened:
         if any(n < m for n, m in zip(volume.image.shape, needed, strict=True)):
             raise ConfigError(
                 f"volumes of {volume.image.shape} voxels are smaller than the {needed} that a patch needs with its "
                 "augmentation",
-                where="the samples",
+                where=which,
                 way_out="take a smaller training.patch, a larger region, or less augmentation",
             )

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import load_network, save_weights
+from models.checkpoint import as_kept, load_network, save_weights, take_over
 from models.errors import WeightsInvalid
 from models.networks import build as build_any
 from models.rsunet import build
@@ -39,9 +39,67 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path):
     network = build(SPEC.architecture)
     with torch.no_grad():
         network.entry.weight[0] = float("nan")
-    save_weights(network, SPEC, tmp_path / "net.safetensors")
     with pytest.raises(WeightsInvalid, match=r"entry\.weight.*NaN"):
-        load_network(str(tmp_path / "net"))
+        save_weights(network, SPEC, tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stored_tensor_that_is_not_finite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    network = build(SPEC.architecture)
+    with torch.no_grad():
+        network.entry.weight[0] = float("inf")
+    with monkeypatch.context() as patched:
+        patched.setattr("models.checkpoint._require_finite", lambda tensors, path: None)
+        save_weights(network, SPEC, tmp_path / "net.safetensors")
+    for read in (load_network, lambda path: take_over(build(SPEC.architecture), path)):
+        with pytest.raises(WeightsInvalid, match=r"entry\.weight.*NaN or infinity"):
+            read(str(tmp_path / "net"))
+
+
+def test_numbers_beyond_float16_survive(tmp_path: Path):
+    network = build(SPEC.architecture)
+    with torch.no_grad():
+        network.entry.weight[0] = 70_000.0
+    save_weights(network, SPEC, tmp_path / "net.safetensors")
+    loaded, _ = load_network(str(tmp_path / "net"))
+    assert torch.equal(loaded.entry.weight, network.entry.weight)
+    kept = as_kept(network)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], tensor)
+    assert not torch.equal(kept.heads["affinity"].weight, network.heads["affinity"].weight)
+
+
+# ---- starting from other weights -----------------------------------------------------------------------------------
+EMBEDDING = {"name": "rsunet", "widths": [4, 6], "heads": {"embedding": 5, "background": 1}}
+
+
+def test_a_trunk_is_taken_over_and_other_heads_stay_new(tmp_path: Path):
+    given = save_weights(build(SPEC.architecture), SPEC, tmp_path / "net.safetensors")
+    trained, _ = load_network(str(tmp_path / "net"))
+    network = build(EMBEDDING)
+    before = {name: t.clone() for name, t in network.state_dict().items()}
+    taken = take_over(network, str(tmp_path / "net"))
+    assert taken.sha256 == given.sha256
+    after, theirs = network.state_dict(), trained.state_dict()
+    trunk = {name for name in after if not name.startswith("heads.")}
+    assert (taken.tensors, taken.of) == (len(trunk), len(after))
+    assert all(torch.equal(after[name], theirs[name]) for name in trunk)
+    assert all(torch.equal(after[name], before[name]) for name in after if name not in trunk)
+
+
+def test_a_head_of_another_size_stays_new(tmp_path: Path):
+    save_weights(build(SPEC.architecture), SPEC, tmp_path / "net.safetensors")
+    network = build({**SPEC.architecture, "heads": {"affinity": 4}})
+    head = network.heads["affinity"].weight.clone()
+    taken = take_over(network, str(tmp_path / "net"))
+    assert taken.of - taken.tensors == 2  # weight and bias
+    assert torch.equal(network.heads["affinity"].weight, head)
+
+
+def test_weights_that_share_nothing_are_refused(tmp_path: Path):
+    save_weights(build(SPEC.architecture), SPEC, tmp_path / "net.safetensors")
+    with pytest.raises(WeightsInvalid, match="shares no tensor"):
+        take_over(build({**SPEC.architecture, "widths": [5, 7], "heads": {"affinity": 5}}), str(tmp_path / "net"))
 
 
 def test_a_pickle_is_not_opened(tmp_path: Path):

@@ -34,6 +34,12 @@ def test_an_input_that_learns_nothing_gets_no_gradient() -> None:
     assert convolution.weight.grad is not None
 
 
+def test_other_precisions_take_pytorchs_own() -> None:
+    convolution = Conv3d(2, 3, 3, padding=1).double()
+    x = torch.rand(1, 2, 4, 6, 6, dtype=torch.float64)
+    assert torch.equal(convolution(x), nn.Conv3d.forward(convolution, x))
+
+
 def test_inference_is_pytorchs_own() -> None:
     convolution = Conv3d(2, 3, 3, padding=1)
     x = torch.rand(2, 2, 4, 6, 6)

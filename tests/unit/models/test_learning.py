@@ -23,6 +23,7 @@ Index = tuple[int, int, int]
 
 FLATTENED = 4  # a step in z is as long as four in the plane
 VOXELS_A_CELL = 300
+CROP = (1, 6, 6)  # what a network that generalises cuts off its output
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,34 @@ def test_affinities_of_cells_that_were_held_out():
     for channel in range(3):
         there = valid[0, channel] > 0
         assert auc(logits[0, channel][there], targets[0, channel][there]) > 0.9
+
+
+@pytest.mark.exhaustive
+def test_an_embedding_of_cells_that_were_held_out():
+    heads = {"embedding": 8, "background": 1}
+    network = build({"name": "rsunet", "widths": [8, 12, 16], "heads": heads, "crop": CROP})
+    image, labels = cells((24, 112, 112), seed=1)
+    rng, patch = np.random.default_rng(0), (8, 48, 48)
+
+    def loss_of_step() -> Tensor:
+        corner = [rng.integers(n - p + 1) for n, p in zip(image.shape, patch, strict=True)]
+        box = tuple(slice(b, b + p) for b, p in zip(corner, patch, strict=True))
+        out = network(torch.from_numpy(image[box])[None, None])
+        inner = labels[box][tuple(slice(c, n - c) for c, n in zip(CROP, patch, strict=True))]
+        parts = find_parts(inner)
+        vectors = embedding_loss(
+            out["embedding"], torch.from_numpy(parts.parts_ZYX)[None], [torch.from_numpy(parts.objects)]
+        )
+        return vectors.total + background_loss(out["background"], torch.from_numpy(background_target(inner))[None])
+
+    losses = fit(network, 2e-3, 250, loss_of_step)
+    assert np.mean(losses[-10:]) < 0.25 * losses[0]
+    unseen, truth = cells((12, 96, 96), seed=2)
+    inner = truth[tuple(slice(c, n - c) for c, n in zip(CROP, truth.shape, strict=True))]
+    with torch.inference_mode():
+        out = network(torch.from_numpy(unseen)[None, None])
+    found = auc(out["background"].flatten(), torch.from_numpy(background_target(inner)).flatten())
+    assert found > 0.85
 
 
 @pytest.mark.slow

@@ -167,7 +167,7 @@ def test_hooks_are_called():
     )
     assert [step for step, _ in seen] == [1, 2, 3, 4]
     always = {"loss", "rate", "seconds_per_step"}
-    assert [set(metrics) for _, metrics in seen] == [always, always | {"parts"}] * 2
+    assert [set(metrics) for _, metrics in seen] == [always, always | {"parts", "evaluation_seconds"}] * 2
     assert [metrics["loss"] for _, metrics in seen] == list(trained.losses)
     assert trained.metrics["parts"] == seen[-1][1]["parts"]
 
@@ -187,6 +187,29 @@ def test_a_loss_that_is_no_number_ends_the_training():
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 1"):
         run(network=network)
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight():
+    network = fresh()
+    before = weights(network)
+    network.entry.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(FloatingPointError, match="gradient's norm of step 1"):
+        run(network=network)
+    assert weights(network) == before
+
+
+def test_an_evaluation_is_no_part_of_the_pace(monkeypatch: pytest.MonkeyPatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr("models.train.time.monotonic", lambda: clock["now"])
+
+    def evaluate(network: torch.nn.Module, step: int) -> dict[str, float]:
+        clock["now"] += 1000.0
+        return {}
+
+    seen: list[dict[str, float]] = []
+    run(evaluate=evaluate, evaluate_every=2, on_progress=lambda step, metrics: seen.append(dict(metrics)))
+    assert [metrics["evaluation_seconds"] for metrics in seen] == [1000.0, 1000.0]
+    assert [metrics["seconds_per_step"] for metrics in seen] == [0.0, 0.0]
 
 
 def test_a_batch_is_a_function_of_seed_and_step():

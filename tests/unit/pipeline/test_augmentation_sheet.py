@@ -49,6 +49,7 @@ def test_the_original_comes_first_then_every_change_then_all():
     np.testing.assert_array_equal(found[0].image, image[middle][shown(PATCH[0])])
     np.testing.assert_array_equal(found[0].labels, labels[middle][shown(PATCH[0])])
     assert found[2].remark == "25% of crops"
+    assert found[3].told == "one section's image, not its labels"
     by_name = {c.name: c for c in found}
     assert sum(by_name["slip"].changed) == 1
     translated = by_name["translation"].changed
@@ -75,6 +76,8 @@ def test_outlines_are_drawn_inside_objects_only():
     drawn = picture(np.full((10, 10), 0.5, np.float32), labels, (100, 100))
     coloured = (drawn != drawn[..., :1]).any(axis=2)
     assert np.flatnonzero(coloured.any(axis=0)).tolist() == [30, 69]
+    assert np.flatnonzero((drawn[..., 0] < 100).all(axis=0)).tolist() == [31, 68]  # the rim, further inside
+    coloured[:, [31, 68]] = True
     assert (drawn[~coloured] == 128).all()
 
 

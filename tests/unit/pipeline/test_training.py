@@ -56,8 +56,12 @@ def test_a_finished_training_is_taken_up_and_another_one_refused(tmp_path: Path)
     config = write(tmp_path)
     first = train_from_config(config, tmp_path / "out")
     assert train_from_config(config, tmp_path / "out")["sha256"] == first["sha256"]
-    for old, new in (("steps = 3", "steps = 4"), ("first_seed = 1000", "first_seed = 1001")):
-        with pytest.raises(BadWeights, match="another recipe"):
+    changes = (
+        ("steps = 3", "steps = 4", r"another recipe: training\.steps is 4, was 3$"),
+        ("first_seed = 1000", "first_seed = 1001", r"another recipe: volumes\.first_seed is 1001, was 1000$"),
+    )
+    for old, new, message in changes:
+        with pytest.raises(BadWeights, match=f"(?m){message}"):
             train_from_config(write(tmp_path, TOML.replace(old, new)), tmp_path / "out")
 
 

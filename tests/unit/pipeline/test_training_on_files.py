@@ -54,6 +54,7 @@ evaluate_every = 2
 report_every = 1
 save_every = 1
 """
+SAMPLE = TOML[TOML.index("[[sample]]") : TOML.index("\nend = ")]
 EMBEDDING = TOML.replace("long_range = [[0, 0, -3]]", 'predicts = "embedding"\ndimensions = 4\ncrop = [0, 2, 2]')
 EMBEDDING = EMBEDDING.replace("patch = [4, 16, 16]\nstride = [3, 12, 12]", "patch = [5, 20, 20]\nstride = [3, 8, 8]")
 
@@ -72,6 +73,8 @@ def folder(tmp_path: Path, cells: tuple[np.ndarray, np.ndarray], monkeypatch: py
         file.create_dataset("ids", data=cells[1], chunks=(4, 32, 32), compression="gzip")
         file.create_dataset("short", data=cells[1][:9])
         file.create_dataset("wide", data=cells[0].astype(np.uint16))
+        file.create_dataset("nothing", data=np.zeros_like(cells[1]))
+        file.create_dataset("copy", data=cells[0])
         file.create_dataset("signed", data=cells[1].astype(np.int32) - 1)
     monkeypatch.setenv("VOLUMES", str(tmp_path))
     return tmp_path
@@ -173,7 +176,7 @@ def test_affinities_are_trained_judged_and_kept(folder: Path):
     lines = [json.loads(line) for line in (folder / "out" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     page = (folder / "out" / "training.html").read_text()
-    for told in ("Done", "VOI on the held-out", "Segmentation", "data:image/png", "<polyline"):
+    for told in ("Done", "bits, held out", "Segmentation", "data:image/png", "<polyline"):
         assert told in page
     assert 'http-equiv="refresh"' not in page
     assert 'src="http' not in page
@@ -194,7 +197,9 @@ def test_slices_end_like_one_training(folder: Path):
     cut = train_from_config(config, folder / "cut", on_progress=interrupt)
     assert (cut["step"], cut["finished"], cut["exit_code"]) == (3, False, 143)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert "Stopped" in (folder / "cut" / "training.html").read_text()
+    page = (folder / "cut" / "training.html").read_text()
+    assert "Stopped" in page
+    assert "What it sees" in page  # the evaluation of step 2
     done = train_from_config(config, folder / "cut")
     assert (done["step"], done["finished"], done["sha256"]) == (4, True, whole["sha256"])
     for name in ("real.safetensors", "real-last.safetensors", "best.json"):
@@ -253,6 +258,14 @@ def test_other_data_under_the_same_name_is_another_training(folder: Path, cells)
         ("thresholds = [0.2, 0.5]", "thresholds = []", "segmentation.thresholds"),
         ('image = "$VOLUMES/cells.h5:raw"', 'picture = "x"', "sample.0.image"),
         ("learning_rate = 1.0", "", "diverged"),
+        ("steps = 4", "step = 4", "training.step: there is no such key; is it 'steps'"),
+        ("h5:ids", "h5:nothing", "hold no object"),
+        (
+            f"{SAMPLE}\nend = [8",
+            f"{SAMPLE.replace('$VOLUMES/cells.h5:raw', '$VOLUMES/./cells.h5:/raw')}\nend = [9",
+            "held out",
+        ),
+        (f"{SAMPLE}\nend = [8", f"{SAMPLE.replace('cells.h5:raw', 'cells.h5:copy')}\nend = [9", "held out"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(folder: Path, old: str, new: str, message: str, monkeypatch):
@@ -261,9 +274,48 @@ def test_a_config_that_cannot_work_is_refused(folder: Path, old: str, new: str, 
         import models.train
 
         monkeypatch.setattr(models.train.math, "isfinite", lambda _: False)
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises((ConfigError, InputError), match=message) as caught:
         train_from_config(write(folder, text), folder / "out")
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_validation_too_small_for_the_loss_of_an_embedding_is_refused_at_once(folder: Path):
+    config = write(folder, EMBEDDING.replace("begin = [8, 0, 0]", "begin = [11, 0, 0]"))
+    with pytest.raises(ConfigError, match="smaller than the") as caught:
+        train_from_config(config, folder / "out")
+    assert "validation" in str(caught.value)
+    assert not (folder / "out").exists()
+
+
+def test_regions_of_two_scales_of_an_image_are_compared_in_the_world():
+    fine = opened.Place("a", "image.zarr", Box((0, 0, 0), (8, 64, 64)), Box((0, 0, 0), (240, 384, 384)))
+    apart = opened.Place("b", "image.zarr", Box((8, 0, 0), (14, 32, 32)), Box((240, 0, 0), (420, 384, 384)))
+    within = opened.Place("b", "image.zarr", Box((7, 0, 0), (14, 32, 32)), Box((210, 0, 0), (420, 384, 384)))
+    elsewhere = opened.Place("b", "other.zarr", within.region, within.world)
+    assert not fine.shares_voxels(apart)
+    assert fine.shares_voxels(within)
+    assert not fine.shares_voxels(elsewhere)
+
+
+def test_one_process_at_a_time(folder: Path):
+    from workers.errors import RunLocked
+    from workers.fence import Fence
+
+    fence = Fence(folder / "out" / "fence")
+    fence.acquire()
+    try:
+        with pytest.raises(RunLocked, match="holds this directory"):
+            train_from_config(write(folder), folder / "out", minutes=1e-9)
+    finally:
+        fence.release()
+    assert train_from_config(write(folder), folder / "out", minutes=1e-9)["exit_code"] == 0
+
+
+def test_a_config_that_is_no_text_is_refused(folder: Path):
+    path = write(folder)
+    path.write_bytes(TOML.encode() + "# é".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(path)
 
 
 def test_there_must_be_something_to_train_on(folder: Path):
