@@ -17,7 +17,7 @@ from pipeline.training.judge import Runtime
 from pipeline.training.session import device_of
 from pipeline.training.settings import Labelled, TrainConfig, load
 from pipeline.training.tune import Tell, Tuner
-from pipeline.training.volumes import held_out
+from pipeline.training.volumes import tuned_on
 
 
 def tune_weights(
@@ -35,7 +35,7 @@ def tune_weights(
         raise BadWeights(error.what, where=where, way_out=f"train them first: neurotile train {path}") from None
     runtime = Runtime(device_of(device or config.training.device), config.training.threads)
     volumes = []
-    for name, volume in zip(_names(config), held_out(config, path.parent), strict=True):
+    for name, volume in zip(_names(config), tuned_on(config, path.parent), strict=True):
         tell(f"{name}: predicting {' x '.join(map(str, volume.image.shape))} voxels")
         volumes.append(look_at(name, network, spec, volume, runtime))
     recipes = Tuner(spec, volumes, tell).recipes()
@@ -47,9 +47,10 @@ def tune_weights(
 
 def _names(config: TrainConfig) -> list[str]:
     """What the held-out volumes are called."""
-    if not isinstance(config.validation, tuple):
-        return [f"generated, seed {seed}" for seed in config.validation.seeds]
-    return [_region(volume) for volume in config.validation]
+    volumes = config.tuning or config.validation
+    if not isinstance(volumes, tuple):
+        return [f"generated, seed {seed}" for seed in volumes.seeds]
+    return [_region(volume) for volume in volumes]
 
 
 def _region(volume: Labelled) -> str:

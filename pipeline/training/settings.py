@@ -162,6 +162,7 @@ class TrainConfig(Section):
     volumes: Volumes | None = None
     sample: tuple[Labelled, ...] = ()
     validation: HeldOut
+    tuning: tuple[Labelled, ...] = ()  # what post-processing is tuned on; nothing: the validation
     segmentation: Segmentation | None = None  # nothing: no VOI
     training: Training = Training()
     augmentation: Changes = PlainChanges()

@@ -52,8 +52,8 @@ class Search:
 
 WATERSHED: Mapping[str, Sequence[Any]] = {
     "fragments.high": (0.999, 0.99, 0.97, 0.9),
-    "fragments.low": (0.02, 0.05, 0.1, 0.2),
-    "fragments.size_vx": (0, 50, 150),
+    "fragments.low": (0.02, 0.0005, 0.005, 0.1),  # where every voxel is labelled, few may be left out
+    "fragments.size_vx": (0, 50, 150, 400),
 }
 SEEDED = {**QUANTILE_FIXED, "fragments.method": "seeded", "seeded.flat": True}
 MUTEX = {"fragments.method": "mutex_watershed", "mutex_watershed.mode": "exact", "agglomerate.score": "none"}
@@ -66,7 +66,7 @@ OF_AFFINITIES = (
     Search("seeded_quantile", SEEDED, {"seeded.threshold": (0.5, 0.3, 0.7)}),
 )
 OF_EMBEDDINGS = (
-    Search("mutex_watershed", MUTEX, {**KNOWN_BACKGROUND, "mutex_watershed.low": (0.02, 0.05, 0.1)}),
+    Search("mutex_watershed", MUTEX, {**KNOWN_BACKGROUND, "mutex_watershed.low": (0.02, 0.1)}),
     Search("mean", {}, {**KNOWN_BACKGROUND, **WATERSHED}),
 )
 

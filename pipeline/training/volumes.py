@@ -188,6 +188,16 @@ def held_out(config: TrainConfig, folder: Path) -> list[Opened]:
     return [open_labelled(volume, size, folder) for volume in config.validation]
 
 
+def tuned_on(config: TrainConfig, folder: Path) -> list[Opened]:
+    """Everything that post-processing is tuned on; refused if it is trained on, too."""
+    if not config.tuning:
+        return held_out(config, folder)
+    size = config.network.voxel_size_nm
+    opened = [open_labelled(volume, size, folder) for volume in config.tuning]
+    require_apart([open_labelled(volume, size, folder) for volume in config.sample], opened)
+    return opened
+
+
 def generated(volumes: Volumes, voxel_size_nm: Lengths) -> list[Opened]:
     """All volumes of a generator."""
     made = []
