@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,26 +24,20 @@ from benchmarks.models.plain import plain_affinities
 from models.checkpoint import load_network
 from models.engine import device_class, predict_volume
 from models.levels import HERE, Manner
-from models.spec import Index, WeightsSpec
+from models.spec import WeightsSpec
+from pipeline.config import RunConfig, parse
+from pipeline.recipes import TUNED
+from pipeline.training.apply import Said, embeds
 
 ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class Said:
-    """Codes, or float32 affinities of 0 to 1 (then without a table); the background's likewise, if it is known."""
+class Answer:
+    """What the engine says, and the seconds that it took when it was computed."""
 
-    values_CZYX: NDArray[Any]
-    background_ZYX: NDArray[Any] | None
-    offsets: tuple[Index, ...]
-    code_table: NDArray[np.int64] | None
-    seconds: float  # that it took when it was computed
-
-    def shares(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Values as affinities of 0 to 1."""
-        if self.code_table is None:
-            return values
-        return (self.code_table.astype(np.float32) / np.float32(self.code_table[-1]))[values]
+    said: Said
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -59,9 +54,12 @@ class Weights:
     cache: Path
 
     @property
-    def embeds(self) -> bool:
-        """Whether it says vectors."""
-        return "embedding" in self.spec.network.heads
+    def recipes(self) -> Mapping[str, RunConfig]:
+        """The recipes that are stored with it, as runs on no volume in particular."""
+        found = {name: _run(recipe) for name, recipe in (self.spec.recipes or {}).items()}
+        if not found:
+            raise SystemExit(f"{self.name} has no recipes: neurotile train CONFIG --tune makes them")
+        return found
 
     @property
     def called(self) -> str:
@@ -71,11 +69,11 @@ class Weights:
         told += [self.manner.precision] if self.manner.precision != "float32" else []
         return ", ".join(told)
 
-    def codes(self, image_ZYX: NDArray[np.uint8]) -> Said:
+    def codes(self, image_ZYX: NDArray[np.uint8]) -> Answer:
         """The engine's codes of a volume."""
         return self._kept(image_ZYX, "codes", self._codes)
 
-    def floats(self, image_ZYX: NDArray[np.uint8]) -> Said:
+    def floats(self, image_ZYX: NDArray[np.uint8]) -> Answer:
         """The same without any rounding."""
         return self._kept(image_ZYX, "floats", self._floats)
 
@@ -93,7 +91,7 @@ class Weights:
         said = plain_affinities(network, self.spec, image_ZYX, (*offsets, HERE) if known else offsets, self.device)
         return said[: len(offsets)], said[len(offsets)] if known else None
 
-    def _kept(self, image_ZYX: NDArray[np.uint8], kind: str, make: Any) -> Said:
+    def _kept(self, image_ZYX: NDArray[np.uint8], kind: str, make: Any) -> Answer:
         """From the cache, or made and put there."""
         content = [self.spec.identity, asdict(self.manner), device_class(self.device), self.threads, kind]
         name = hashlib.sha256(json.dumps([content, image_ZYX.shape], sort_keys=True).encode())
@@ -112,7 +110,13 @@ class Weights:
             found = {key: stored[key] for key in stored.files}
         table = np.asarray(self.spec.code_table, np.int64) if kind == "codes" else None
         offsets = self.manner.edges(self.spec)
-        return Said(found["values"], found.get("background"), offsets, table, float(found["seconds"]))
+        said = Said(found["values"], found.get("background"), offsets, table, self.spec.voxel_size_nm)
+        return Answer(said, float(found["seconds"]))
+
+
+def _run(recipe: Mapping[str, Any]) -> RunConfig:
+    sections = {name: section for name, section in recipe.items() if name != TUNED}
+    return parse({"input": {"synthetic": {}}, **sections}, where="a recipe")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--augment", choices=("none", "flips16"), default="none")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--far", action="store_true", help="of affinity nets all edges, for the mutex watershed")
+    parser.add_argument("--recipes", nargs="+", help="only these of the weights' recipes")
 
 
 def weights_of(options: Any) -> list[Weights]:
@@ -138,7 +142,14 @@ def weights_of(options: Any) -> list[Weights]:
     found = []
     for name in options.weights:
         network, spec = load_network(name)
-        offsets = "all" if options.far or "embedding" in spec.network.heads else "nearest"
+        offsets = "all" if embeds(spec) else "nearest"
         manner = Manner(offsets, options.augment, options.precision)
         found.append(Weights(name, network, spec, manner, options.device, options.batch, options.threads, cache))
     return found
+
+
+def ways(weights: Weights, options: Any) -> Iterator[tuple[str, RunConfig]]:
+    """The recipes that were asked for, or all, the best first."""
+    for name, config in weights.recipes.items():
+        if not options.recipes or name in options.recipes:
+            yield name, config

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.spec import WeightsSpec
 from pipeline.geometry import Box, Index, VoxelSize
 from pipeline.ops.resample import first_labels, mean_image
 from pipeline.sources import open_source
@@ -85,3 +86,12 @@ def volumes_of(options: Any) -> list[Volume]:
         raise SystemExit("name the folder of the volumes: --data FOLDER, or $NEUROTILE_DATA")
     crop = tuple(options.crop) if options.crop else None
     return [open_volume(name, options.data, crop) for name in options.volumes]
+
+
+def fitting(spec: WeightsSpec, volumes: list[Volume]) -> list[tuple[Volume, Index]]:
+    """The volumes whose voxels make up those of weights, and how many do."""
+    factors = [(volume, volume.factor(spec.voxel_size_nm)) for volume in volumes]
+    found = [(volume, factor) for volume, factor in factors if factor is not None]
+    if not found:
+        raise SystemExit(f"no volume has voxels that make up {spec.voxel_size_nm} nm")
+    return found

@@ -7,8 +7,8 @@ shift       all sections from it on are displaced by 10 stored pixels along x, i
             move in are mirrored, and their labels are 0: left out
 contrast    the section, or all from it on, has 30 % more contrast: its mean + 1.3 (value - mean), cut off at 0 and 255
 
-Parameters are those tuned on the clean volume. Where one section is at fault, its own voxels count as all others do;
-the column beside leaves them out, for what the fault does to the rest.
+Recipes are those of the weights, tuned on clean volumes; by default the best one. Where one section is at fault, its
+own voxels count as all others do; the column beside leaves them out, for what the fault does to the rest.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from benchmarks.models import applied, held_out
 from benchmarks.models.applied import Weights
-from benchmarks.models.held_out import CALLED, Volume
-from benchmarks.models.recipes import Choice, measure, segment
-from benchmarks.models.scores import TUNED, fitting_volumes, measures, tuned
+from benchmarks.models.held_out import CALLED, Volume, fitting
+from benchmarks.models.scores import measures
+from pipeline.config import RunConfig
 from pipeline.geometry import Index
+from pipeline.training.apply import labels, scored
 
 SHIFT_PX = 10
 CONTRAST = 1.3
@@ -40,27 +41,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     applied.add_arguments(parser)
     held_out.add_arguments(parser)
-    parser.add_argument("--recipe", help="by name; default: that of the kind of weights, see scores.USUAL")
     options = parser.parse_args()
     volumes = held_out.volumes_of(options)
     print(HEAD)
     for weights in applied.weights_of(options):
-        way = tuned(options.cache / TUNED, weights, options.recipe)
-        for volume, factor in fitting_volumes(weights, volumes):
-            report(weights, way, volume, factor)
+        for way in list(applied.ways(weights, options))[: None if options.recipes else 1]:
+            for volume, factor in fitting(weights.spec, volumes):
+                report(weights, way, volume, factor)
 
 
-def report(weights: Weights, way: tuple[str, Choice], volume: Volume, factor: Index) -> None:
+def report(weights: Weights, way: tuple[str, RunConfig], volume: Volume, factor: Index) -> None:
     """Print the lines of a volume."""
     middle = volume.image_ZYX.shape[0] // 2
     clean: tuple[float, float] | None = None
     for name, make in FAULTS.items():
         changed = make(volume, middle)
         truth_ZYX = changed.coarse_truth(factor)
-        labels_ZYX = segment(weights.codes(changed.coarse_image(factor)), way[1], weights.spec.voxel_size_nm)
-        found = measure(truth_ZYX, labels_ZYX)
+        labels_ZYX = labels(weights.codes(changed.coarse_image(factor)).said, way[1])
+        found = scored(truth_ZYX, labels_ZYX)
         truth_ZYX[middle // factor[0]] = 0
-        now = (found.voi or 0.0, measure(truth_ZYX, labels_ZYX).voi or 0.0)
+        now = (found.voi or 0.0, scored(truth_ZYX, labels_ZYX).voi or 0.0)
         clean = clean or now
         told = [weights.called, way[0], CALLED[volume.name], name, *measures(found)]
         if name == "none":

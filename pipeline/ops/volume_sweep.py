@@ -1,13 +1,13 @@
-"""A volume in memory: from affinity codes to fragments, merge tree and scores at many thresholds.
+"""A volume in memory: from fragments to a merge tree and scores at many thresholds.
 
-The ops that a run calls block by block, for all of it: watershed, region graph, agglomeration, one count of fragments
-against the truth. The labels are those of a run, whatever its blocks. For volumes that fit into memory, such as those
-that a training is judged by.
+The ops that a run calls block by block, for all of it: region graph, agglomeration, one count of fragments against the
+truth. The labels are those of a run, whatever its blocks. For volumes that fit into memory, such as those that a
+training is judged by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,9 @@ from pipeline.ops.region_graph import Place, contacts, nodes
 from pipeline.ops.relabel import rename, segments
 from pipeline.ops.scores import Score
 from pipeline.ops.sweep import Point, sweep
-from pipeline.ops.thresholds import FULL_SCALE, absolute_codes
-from pipeline.ops.whole_volume import watershed_volume
+from pipeline.ops.thresholds import FULL_SCALE
 
 U64 = NDArray[np.uint64]
-NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -46,37 +44,6 @@ class Segmented:
         counted = pairs(truth_ZYX, self.fragments_ZYX)
         tree = links(self.tree.a, self.tree.b, self.tree.score)
         return sweep(counted, tree, thresholds, full=FULL_SCALE, ignore_zero=True)
-
-
-def segment_volume(
-    codes_CZYX: NDArray[np.uint8], code_table: Sequence[int], *, low: float, high: float, floor: float, size_vx: int = 0
-) -> Segmented:
-    """Watershed between two shares of the affinity range, then the merges with a mean affinity above the floor."""
-    codes_CZYX = np.ascontiguousarray(codes_CZYX[:NEAREST])
-    fragments_ZYX = fragments_of(codes_CZYX, code_table, low=low, high=high, size_vx=size_vx)
-    return merges_of(fragments_ZYX, codes_CZYX, code_table, floor=floor)
-
-
-def fragments_of(
-    codes_CZYX: NDArray[np.uint8], code_table: Sequence[int], *, low: float, high: float, size_vx: int = 0
-) -> U64:
-    """The watershed's fragments, from the nearest edges."""
-    limits = absolute_codes(np.asarray(code_table, np.int64), low, high)
-    return watershed_volume(np.ascontiguousarray(codes_CZYX[:NEAREST]), *limits, size_vx, 0)
-
-
-def merges_of(
-    fragments_ZYX: U64,
-    codes_CZYX: NDArray[np.uint8],
-    code_table: Sequence[int],
-    *,
-    floor: float,
-    score: Score = MEAN_SCORE,
-) -> Segmented:
-    """Any fragments and their merges with a score above the floor."""
-    table = np.asarray(code_table, np.int64)
-    graph = graph_of(fragments_ZYX, codes_CZYX, table, histograms=score.name == "quantile")
-    return merge_fragments(fragments_ZYX, graph, floor=floor, score=score)
 
 
 def graph_of(

@@ -11,12 +11,11 @@ from models.errors import WeightsInvalid
 from models.spec import encoded
 from pipeline import durable
 from pipeline.errors import BadWeights
-from pipeline.training.apply import look_at
+from pipeline.training.apply import Runtime, look_at
 from pipeline.training.card import with_recipes
-from pipeline.training.judge import Runtime
 from pipeline.training.session import device_of
 from pipeline.training.settings import Labelled, TrainConfig, load
-from pipeline.training.tune import Tell, Tuner
+from pipeline.training.tune import OF_AFFINITIES, OF_EMBEDDINGS, Tell, Tuner
 from pipeline.training.volumes import tuned_on
 
 
@@ -38,7 +37,7 @@ def tune_weights(
     for name, volume in zip(_names(config), tuned_on(config, path.parent), strict=True):
         tell(f"{name}: predicting {' x '.join(map(str, volume.image.shape))} voxels")
         volumes.append(look_at(name, network, spec, volume, runtime))
-    recipes = Tuner(spec, volumes, tell).recipes()
+    recipes = Tuner(volumes, tell).recipes(OF_AFFINITIES if spec.delta is None else OF_EMBEDDINGS)
     durable.replace_file(weights.with_suffix(".json"), encoded(replace(spec, recipes=recipes)))
     card = weights.with_suffix(".md")
     durable.replace_file(card, with_recipes(card.read_text(encoding="utf-8"), recipes).encode())

@@ -19,14 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.augmentation.plain import Plain
-from models.spec import NEAREST, WeightsSpec
-from pipeline.geometry import Index
+from models.spec import WeightsSpec
+from pipeline.config import RunConfig, parse
 from pipeline.ops import affinity_score
-from pipeline.ops.evaluate import pairs
-from pipeline.ops.evaluate import scores as measure
-from pipeline.ops.mutex_watershed import mutex_watershed
 from pipeline.ops.sweep import Point
-from pipeline.ops.volume_sweep import segment_volume
+from pipeline.training.apply import MEASURED, Runtime, Said, embeds, labels, say, scored, segmented
 from pipeline.training.settings import Segmentation, TrainConfig
 from pipeline.training.volumes import Opened, require_objects
 
@@ -36,8 +33,7 @@ if TYPE_CHECKING:
 Codes = NDArray[np.uint8]
 CROPS = 16  # that a loss is the mean of
 SCORE = ("voi", "held_out_loss")  # what decides which network is best: the first that was measured; less is better
-MEASURED = ("voi_split", "voi_merge", "voi", "arand")
-BACKGROUND = 0.6  # from this probability on, unless the weights say otherwise
+BACKGROUND = 0.6  # from this probability on, as published
 UNCHANGED = Plain(greyscale=0, missing=0, blur=0, noise=0, flip=False)
 
 
@@ -53,42 +49,6 @@ class Look:
     code_table: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """Where networks are applied."""
-
-    device: str = "cpu"
-    threads: int = 1
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What the engine says about a volume: codes of edges, and which voxels are background if the network knows."""
-
-    codes_CZYX: Codes
-    offsets: tuple[Index, ...]
-    background_ZYX: NDArray[np.bool_] | None
-
-
-def predict_codes(network: nn.Module, spec: WeightsSpec, image_ZYX: NDArray[np.uint8], runtime: Runtime) -> Predicted:
-    """Codes of a whole volume: of an embedding all edges of the metric graph, else the nearest."""
-    from models.engine import predict_volume
-    from models.levels import Manner
-
-    manner = Manner(offsets="all" if embeds(spec) else "nearest")
-    answer = predict_volume(network, spec, image_ZYX, device=runtime.device, threads=runtime.threads, manner=manner)
-    background_ZYX = None
-    if answer.background_ZYX is not None:
-        share = BACKGROUND if spec.background_threshold is None else spec.background_threshold
-        background_ZYX = np.asarray(spec.code_table)[answer.background_ZYX] >= share * spec.code_table[-1]
-    return Predicted(answer.codes_CZYX, manner.edges(spec), background_ZYX)
-
-
-def embeds(spec: WeightsSpec) -> bool:
-    """Whether the network says vectors."""
-    return "embedding" in spec.network.heads
-
-
 class Judge:
     """Applies a network to the held-out volumes; keeps a look at the last one."""
 
@@ -101,10 +61,10 @@ class Judge:
         """The metrics."""
         scores: list[dict[str, float]] = []
         points: list[list[Point]] = []
-        looks: list[tuple[Predicted, _Cut | None]] = []
+        looks: list[tuple[Said, _Cut | None]] = []
         for held in self._volumes:
-            found = predict_codes(network, self._spec, held.image, self._runtime)
-            edges = (found.codes_CZYX[:3], held.labels, found.offsets[:3])
+            found = say(network, self._spec, held.image, self._runtime)
+            edges = (found.values_CZYX[:3], held.labels, found.offsets[:3])
             scores.append(affinity_score.score(*edges, self._spec.code_table))
             cut = self._cut(found)
             if cut:
@@ -115,19 +75,17 @@ class Judge:
         if embeds(self._spec):
             metrics |= self._losses(network)
         found, cut = looks[0]
-        self.look = self._look(found.codes_CZYX, cut.labels(metrics.get("threshold", 0.5)) if cut else None)
+        self.look = self._look(found.values_CZYX, cut.labels(metrics.get("threshold", 0.5)) if cut else None)
         if embeds(self._spec):
             metrics.pop("threshold", None)
         return {name: round(value, 5) for name, value in metrics.items()}
 
-    def _cut(self, found: Predicted) -> _Cut | None:
+    def _cut(self, found: Said) -> _Cut | None:
         """The segmentation that the config asks for."""
         settings = self._config.segmentation
         if settings is None:
             return None
-        if embeds(self._spec):
-            return _mutex(found, self._spec)
-        return _watershed(found, self._spec, settings)
+        return _mutex(found) if embeds(self._spec) else _watershed(found, settings)
 
     def _losses(self, network: nn.Module) -> dict[str, float]:
         """The loss on crops, and what it is made of."""
@@ -188,27 +146,23 @@ class _Cut:
     labels: Callable[[float], NDArray[np.uint64]]
 
 
-def _watershed(found: Predicted, spec: WeightsSpec, settings: Segmentation) -> _Cut:
-    limits = {"low": settings.low, "high": settings.high, "floor": min(settings.thresholds)}
-    done = segment_volume(found.codes_CZYX, spec.code_table, size_vx=settings.size_vx, **limits)
+def _watershed(found: Said, settings: Segmentation) -> _Cut:
+    limits = {"low": settings.low, "high": settings.high, "size_vx": settings.size_vx}
+    deep = {"agglomerate": {"floor": min(settings.thresholds)}, "relabel": {"threshold": max(settings.thresholds)}}
+    done = segmented(found, _run({"fragments": limits, **deep}))
     return _Cut(lambda truth_ZYX: done.scores(truth_ZYX, settings.thresholds), done.segments)
 
 
-def _mutex(found: Predicted, spec: WeightsSpec) -> _Cut:
-    numbers_ZYX, _ = mutex_watershed(
-        found.codes_CZYX,
-        found.offsets,
-        attractive=len(NEAREST),
-        code_table=np.asarray(spec.code_table),
-        mask_ZYX=None if found.background_ZYX is None else ~found.background_ZYX,
-    )
-    labels_ZYX = numbers_ZYX.astype(np.uint64)
+def _mutex(found: Said) -> _Cut:
+    ways = {"mutex_watershed": {"mode": "exact"}, "predict": {"background_threshold": BACKGROUND}}
+    choice = {"fragments": {"method": "mutex_watershed"}, "agglomerate": {"score": "none"}}
+    labels_ZYX = labels(found, _run({**ways, **choice}))
+    return _Cut(lambda truth_ZYX: [scored(truth_ZYX, labels_ZYX)], lambda _: labels_ZYX)
 
-    def points(truth_ZYX: NDArray[np.uint64]) -> list[Point]:
-        told: dict[str, Any] = measure(pairs(truth_ZYX, labels_ZYX))
-        return [Point(0.5, int(told["segments"] or 0), *(told[name] for name in MEASURED))]
 
-    return _Cut(points, lambda _: labels_ZYX)
+def _run(sections: Mapping[str, Any]) -> RunConfig:
+    """A run with these settings, on no volume in particular."""
+    return parse({"input": {"synthetic": {}}, **sections}, where="segmentation")
 
 
 def _best(points: Sequence[Sequence[Point]], voxels: Sequence[int]) -> dict[str, float]:

@@ -20,9 +20,10 @@ from models.errors import WeightsInvalid
 from pipeline import durable
 from pipeline.augmentation import recipe_of
 from pipeline.errors import BadWeights, ConfigError
+from pipeline.training.apply import Runtime
 from pipeline.training.changes import changed
 from pipeline.training.ending import Ending
-from pipeline.training.judge import Judge, Runtime
+from pipeline.training.judge import Judge
 from pipeline.training.keep import Keeper
 from pipeline.training.log import Log
 from pipeline.training.page import REFRESH_S, Standing, seen_before, seen_by, training_page

@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from models.spec import WeightsSpec
 from pipeline.config import RunConfig, parse
 from pipeline.ops.sweep import Point
-from pipeline.training.apply import Held, scores
+from pipeline.training.apply import MEASURED, Held, scores
 
 ROUNDS = 2
 FINE_STEP, REACH = 0.01, 4
 THRESHOLDS = (*(round(0.05 * n, 2) for n in range(2, 20)), 0.97, 0.98, 0.99, 0.995)
-MEASURED = ("voi_split", "voi_merge", "voi", "arand")
 MAX_FIXED = {"agglomerate.score": "max"}
 QUANTILE_FIXED = {"agglomerate.score": "quantile", "agglomerate.quantile": 50}
 BACKGROUND = "predict.background_threshold"
@@ -54,6 +52,7 @@ WATERSHED: Mapping[str, Sequence[Any]] = {
     "fragments.high": (0.999, 0.99, 0.97, 0.9),
     "fragments.low": (0.02, 0.0005, 0.005, 0.1),  # where every voxel is labelled, few may be left out
     "fragments.size_vx": (0, 50, 150, 400),
+    "fragments.thresholds": ("absolute", "percentile"),
 }
 SEEDED = {**QUANTILE_FIXED, "fragments.method": "seeded", "seeded.flat": True}
 MUTEX = {"fragments.method": "mutex_watershed", "mutex_watershed.mode": "exact", "agglomerate.score": "none"}
@@ -75,14 +74,12 @@ OF_EMBEDDINGS = (
 class Tuner:
     """Scores of settings on all volumes, each computed once."""
 
-    spec: WeightsSpec
     volumes: Sequence[Held]
     tell: Tell = lambda _: None
     _known: dict[Any, list[list[Point]]] = field(default_factory=dict)
 
-    def recipes(self) -> dict[str, dict[str, Any]]:
-        """The recipes of the weights' kind, the best one first."""
-        searches = OF_EMBEDDINGS if self.spec.delta is not None else OF_AFFINITIES
+    def recipes(self, searches: Sequence[Search]) -> dict[str, dict[str, Any]]:
+        """What every search finds, the best one first."""
         made = {search.name: self.tuned(search) for search in searches}
         return dict(sorted(made.items(), key=lambda item: item[1]["tuned"]["voi"]))
 
@@ -103,7 +100,7 @@ class Tuner:
         if len(found[0]) > 1:
             best[THRESHOLD] = thresholds[at]
         self.tell(f"{search.name}: VOI {voi:.4f} with {_listed(best)}")
-        return {**_sections(best), "tuned": self._told([points[at] for points in found])}
+        return {**sections(best), "tuned": self._told([points[at] for points in found])}
 
     def _least(self, settings: Settings, thresholds: Sequence[float] = THRESHOLDS) -> tuple[float, int]:
         """The least VOI at any threshold, and at which one."""
@@ -116,8 +113,8 @@ class Tuner:
         """For every volume the scores at all thresholds."""
         key = (tuple(sorted(settings.items())), tuple(thresholds))
         if key not in self._known:
-            config = _config(settings)
-            self._known[key] = [scores(held, self.spec, config, thresholds) for held in self.volumes]
+            config = config_of(settings)
+            self._known[key] = [scores(held, config, thresholds) for held in self.volumes]
             self.tell(f"  {self._least(settings, thresholds)[0]:.4f} with {_listed(settings)}")
         return self._known[key]
 
@@ -135,7 +132,7 @@ class Tuner:
         return {**means, "volumes": each}
 
 
-def _sections(settings: Settings) -> dict[str, dict[str, Any]]:
+def sections(settings: Settings) -> dict[str, dict[str, Any]]:
     """Settings as the sections of a config."""
     made: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
@@ -144,9 +141,9 @@ def _sections(settings: Settings) -> dict[str, dict[str, Any]]:
     return made
 
 
-def _config(settings: Settings) -> RunConfig:
+def config_of(settings: Settings) -> RunConfig:
     """The run that settings describe, on no volume in particular."""
-    return parse({"input": {"synthetic": {}}, **_sections(settings)}, where="a recipe")
+    return parse({"input": {"synthetic": {}}, **sections(settings)}, where="a recipe")
 
 
 def _around(threshold: float) -> list[float]:

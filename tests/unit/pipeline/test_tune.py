@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from models.spec import NEAREST, SHIPPED, WeightsSpec, load_spec
+from models.spec import NEAREST, SHIPPED, load_spec
 from pipeline.config import load
 from pipeline.training import tune_weights
-from pipeline.training.apply import Held, mutexed, segmented
+from pipeline.training.apply import Held, Said, labels, segmented
 from pipeline.training.card import with_recipes
-from pipeline.training.tune import MUTEX, WATERSHED, Search, Tuner, _config
+from pipeline.training.tune import MUTEX, WATERSHED, Search, Tuner, config_of
+
+TABLE = np.asarray(load_spec("tiny").code_table, np.int64)
 
 
 def rooms(weak: int, wall: int) -> Held:
@@ -24,44 +26,39 @@ def rooms(weak: int, wall: int) -> Held:
     codes = np.full((3, 3, 8, 12), 255, np.uint8)
     codes[0, 0], codes[1, :, 0], codes[2, :, :, 0] = 0, 0, 0
     codes[2, :, :, 3], codes[2, :, :, 6] = weak, wall
-    return Held("rooms", codes, None, truth, NEAREST)
+    return Held("rooms", Said(codes, None, NEAREST, TABLE, (30.0, 12.0, 12.0)), truth)
 
 
-@pytest.fixture
-def spec() -> WeightsSpec:
-    return load_spec("tiny")
-
-
-def test_a_threshold_between_the_walls_is_found(spec: WeightsSpec) -> None:
-    found = Tuner(spec, [rooms(160, 90), rooms(200, 60)]).tuned(Search("mean", {}, WATERSHED))
-    table = np.asarray(spec.code_table) / 65535
+def test_a_threshold_between_the_walls_is_found() -> None:
+    found = Tuner([rooms(160, 90), rooms(200, 60)]).tuned(Search("mean", {}, WATERSHED))
+    table = TABLE / 65535
     assert table[90] < found["relabel"]["threshold"] <= table[160]
     assert found["tuned"]["voi"] == 0
     assert [one["voi"] for one in found["tuned"]["volumes"]] == [0, 0]
 
 
-def test_a_setting_that_alone_helps_is_taken(spec: WeightsSpec) -> None:
+def test_a_setting_that_alone_helps_is_taken() -> None:
     # The wall is weak where it is stored, but above the first `high`: only a higher one keeps the rooms apart.
     held = rooms(255, 235)
     knobs = {"fragments.high": (0.9, 0.99)}
     told: list[str] = []
-    found = Tuner(spec, [held], told.append).tuned(Search("mean", {}, knobs))
+    found = Tuner([held], told.append).tuned(Search("mean", {}, knobs))
     assert found["fragments"]["high"] == 0.99
     assert found["tuned"]["voi"] == 0
     assert any("fragments.high 0.9" in line for line in told)
 
 
-def test_background_is_taken_out_before_the_mutex_watershed(spec: WeightsSpec) -> None:
+def test_background_is_taken_out_before_the_mutex_watershed() -> None:
     held = rooms(255, 255)
     wall = np.zeros(held.truth_ZYX.shape, np.uint8)
     wall[:, :, 5] = 200
-    walled = Held("walled", held.codes_CZYX, wall, held.truth_ZYX, NEAREST)
-    share = spec.code_table[200] / 65535
-    for threshold, labels in ((share - 0.05, 2), (share + 0.05, 1)):
+    walled = replace(held.said, background_ZYX=wall)
+    share = TABLE[200] / 65535
+    for threshold, count in ((share - 0.05, 2), (share + 0.05, 1)):
         settings = {**MUTEX, "predict.background_threshold": round(threshold, 3), "mutex_watershed.low": 0.02}
-        found = mutexed(walled, spec, _config(settings))
-        assert np.unique(found[found > 0]).size == labels
-    joined = segmented(walled, spec, _config({"predict.background_threshold": 0.2})).segments(0.5)
+        found = labels(walled, config_of(settings))
+        assert np.unique(found[found > 0]).size == count
+    joined = segmented(walled, config_of({"predict.background_threshold": 0.2})).segments(0.5)
     assert joined[0, 0, 0] != joined[0, 0, 11]
 
 

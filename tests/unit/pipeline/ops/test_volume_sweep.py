@@ -8,7 +8,9 @@ import pytest
 from models.spec import smooth_code_table
 from pipeline.ops.evaluate import pairs, scores
 from pipeline.ops.scores import Score
-from pipeline.ops.volume_sweep import graph_of, merge_fragments, merges_of, segment_volume
+from pipeline.ops.thresholds import absolute_codes
+from pipeline.ops.volume_sweep import Segmented, graph_of, merge_fragments
+from pipeline.ops.whole_volume import watershed_volume
 
 TABLE = smooth_code_table()
 
@@ -24,9 +26,15 @@ def two_rooms() -> tuple[np.ndarray, np.ndarray]:
     return codes, truth
 
 
+def segmented(codes: np.ndarray) -> Segmented:
+    table = np.asarray(TABLE)
+    fragments = watershed_volume(codes, *absolute_codes(table, 0.02, 0.999), 0, 0)
+    return merge_fragments(fragments, graph_of(fragments, codes, table), floor=0.05)
+
+
 def test_rooms_are_found_at_the_right_threshold():
     codes, truth = two_rooms()
-    whole = segment_volume(codes, TABLE, low=0.02, high=0.999, floor=0.05)
+    whole = segmented(codes)
     assert np.unique(whole.fragments_ZYX).size == 3
     points = whole.scores(truth, (0.1, 0.5, 0.9))
     assert [point.segments for point in points] == [1, 2, 3]
@@ -38,22 +46,17 @@ def test_rooms_are_found_at_the_right_threshold():
         assert np.unique(labels).size == point.segments
 
 
-def test_further_channels_do_not_count():
-    codes, _ = two_rooms()
-    more = np.concatenate([codes, np.zeros_like(codes[:2])])
-    ways = {"low": 0.02, "high": 0.999, "floor": 0.05}
-    one, other = (segment_volume(c, TABLE, **ways) for c in (codes, more))
-    np.testing.assert_array_equal(one.segments(0.3), other.segments(0.3))
-
-
 @pytest.mark.parametrize("score", [Score("mean"), Score("max"), Score("quantile", 50)])
 def test_one_graph_serves_every_score_and_floats_go_like_codes(score: Score):
     codes, _ = two_rooms()
-    fragments = segment_volume(codes, TABLE, low=0.02, high=0.999, floor=0.05).fragments_ZYX
+    fragments = segmented(codes).fragments_ZYX
     shares = (np.asarray(TABLE)[codes] / 65535).astype(np.float32)
-    expected = merges_of(fragments, codes, TABLE, floor=0.05, score=score)
-    for values, table in ((codes, np.asarray(TABLE)), (shares, None)):
-        found = merge_fragments(fragments, graph_of(fragments, values, table, histograms=True), floor=0.05, score=score)
+    table = np.asarray(TABLE)
+    own = graph_of(fragments, codes, table, histograms=score.name == "quantile")
+    expected = merge_fragments(fragments, own, floor=0.05, score=score)
+    for values, meaning in ((codes, table), (shares, None)):
+        graph = graph_of(fragments, values, meaning, histograms=True)
+        found = merge_fragments(fragments, graph, floor=0.05, score=score)
         assert found.tree.score.size == 2
         np.testing.assert_array_equal(found.tree.score, expected.tree.score)
         np.testing.assert_array_equal(found.segments(0.3), expected.segments(0.3))
