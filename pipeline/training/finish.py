@@ -17,21 +17,32 @@ from pipeline.training.session import device_of
 from pipeline.training.settings import Labelled, TrainConfig, load
 from pipeline.training.tune import OF_AFFINITIES, OF_EMBEDDINGS, Tell, Tuner
 from pipeline.training.volumes import tuned_on
+from workers.fence import Fence
 
 
 def tune_weights(
     path: Path, out: Path | None, *, tell: Tell = lambda _: None, device: str | None = None
 ) -> Mapping[str, Any]:
     """Tune the weights that a training has kept; returns their recipes, the best one first."""
-    from models.checkpoint import load_network
-
     config = load(path)
     weights = (out or Path("runs") / config.name) / f"{config.name}.safetensors"
+    if not weights.exists():
+        raise BadWeights("there are no weights yet", where=str(weights), way_out=f"train them: neurotile train {path}")
+    fence = Fence(weights.parent / "fence")  # a training there may be about to replace them
+    fence.acquire(patience_s=0.0)
+    try:
+        return _tune(config, path, weights, tell, device)
+    finally:
+        fence.release()
+
+
+def _tune(config: TrainConfig, path: Path, weights: Path, tell: Tell, device: str | None) -> Mapping[str, Any]:
+    from models.checkpoint import load_network
+
     try:
         network, spec = load_network(str(weights))
     except WeightsInvalid as error:
-        where = error.where or str(weights)
-        raise BadWeights(error.what, where=where, way_out=f"train them first: neurotile train {path}") from None
+        raise BadWeights(error.what, where=error.where or str(weights), way_out="put the right file back") from None
     runtime = Runtime(device_of(device or config.training.device), config.training.threads)
     volumes = []
     for name, volume in zip(_names(config), tuned_on(config, path.parent), strict=True):

@@ -24,9 +24,11 @@ from pipeline.training.apply import MEASURED, Held, scores
 
 ROUNDS = 2
 FINE_STEP, REACH = 0.01, 4
-THRESHOLDS = (*(round(0.05 * n, 2) for n in range(2, 20)), 0.97, 0.98, 0.99, 0.995)
-MAX_FIXED = {"agglomerate.score": "max"}
-QUANTILE_FIXED = {"agglomerate.score": "quantile", "agglomerate.quantile": 50}
+THRESHOLDS = (0.04, 0.07, *(round(0.05 * n, 2) for n in range(2, 20)), 0.97, 0.98, 0.99, 0.995)
+FLOOR = 0.03  # of the merge trees: rebalanced losses make affinities that lean to 0
+DEEP = {"agglomerate.floor": FLOOR}
+MAX_FIXED = {"agglomerate.score": "max", **DEEP}
+QUANTILE_FIXED = {"agglomerate.score": "quantile", "agglomerate.quantile": 50, **DEEP}
 BACKGROUND = "predict.background_threshold"
 THRESHOLD = "relabel.threshold"
 
@@ -51,7 +53,7 @@ class Search:
 WATERSHED: Mapping[str, Sequence[Any]] = {
     "fragments.high": (0.999, 0.99, 0.97, 0.9),
     "fragments.low": (0.02, 0.0005, 0.005, 0.1),  # where every voxel is labelled, few may be left out
-    "fragments.size_vx": (0, 50, 150, 400),
+    "fragments.size_vx": (0, 150, 400, 1000),
     "fragments.thresholds": ("absolute", "percentile"),
 }
 SEEDED = {**QUANTILE_FIXED, "fragments.method": "seeded", "seeded.flat": True}
@@ -59,14 +61,14 @@ MUTEX = {"fragments.method": "mutex_watershed", "mutex_watershed.mode": "exact",
 KNOWN_BACKGROUND: Mapping[str, Sequence[Any]] = {BACKGROUND: (0.6, 0.3, 0.4, 0.5, 0.7, 0.8)}
 
 OF_AFFINITIES = (
-    Search("mean", {}, WATERSHED),
+    Search("mean", DEEP, WATERSHED),
     Search("max", MAX_FIXED, WATERSHED),
     Search("quantile", QUANTILE_FIXED, WATERSHED),
     Search("seeded_quantile", SEEDED, {"seeded.threshold": (0.5, 0.3, 0.7)}),
 )
 OF_EMBEDDINGS = (
     Search("mutex_watershed", MUTEX, {**KNOWN_BACKGROUND, "mutex_watershed.low": (0.02, 0.1)}),
-    Search("mean", {}, {**KNOWN_BACKGROUND, **WATERSHED}),
+    Search("mean", DEEP, {**KNOWN_BACKGROUND, **WATERSHED}),
 )
 
 
