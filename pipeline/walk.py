@@ -124,7 +124,8 @@ class Walk:
         workers = min(pool.count, len(found.ready))
         serial = self.plan.config.workers.executor == "serial"
         crew = () if serial else self._crews.fill(task.stage.pool, environment, workers)
-        if len(found.ready) >= READ_AHEAD_FROM * pool.count:
+        alone = pool.count == 1 < len(found.ready)  # nobody to take blocks away from: a GPU never waits for a disk
+        if alone or len(found.ready) >= READ_AHEAD_FROM * pool.count:
             environment[READ_AHEAD] = "1"
         if self.retry:
             environment[RETRY] = "1"
