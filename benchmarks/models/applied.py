@@ -20,14 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.models import held_out
+from benchmarks.models.held_out import Volume, fitting
 from benchmarks.models.plain import plain_affinities
 from models.checkpoint import load_network
 from models.engine import device_class, predict_volume
 from models.levels import HERE, Manner
-from models.spec import WeightsSpec
-from pipeline.config import RunConfig, parse
-from pipeline.recipes import TUNED
-from pipeline.training.apply import Said, embeds
+from models.spec import Index, WeightsSpec
+from pipeline.config import RunConfig
+from pipeline.training.apply import Said, embeds, run_with
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ class Weights:
     @property
     def recipes(self) -> Mapping[str, RunConfig]:
         """The recipes that are stored with it, as runs on no volume in particular."""
-        found = {name: _run(recipe) for name, recipe in (self.spec.recipes or {}).items()}
+        found = {name: run_with(recipe) for name, recipe in (self.spec.recipes or {}).items()}
         if not found:
             raise SystemExit(f"{self.name} has no recipes: neurotile train CONFIG --tune makes them")
         return found
@@ -114,13 +115,9 @@ class Weights:
         return Answer(said, float(found["seconds"]))
 
 
-def _run(recipe: Mapping[str, Any]) -> RunConfig:
-    sections = {name: section for name, section in recipe.items() if name != TUNED}
-    return parse({"input": {"synthetic": {}}, **sections}, where="a recipe")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which weights, and how they are applied."""
+def options_of(description: str | None) -> Any:
+    """Which weights, how they are applied, and to which volumes."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("weights", nargs="+", help="shipped names, or paths")
     parser.add_argument(
         "--cache", type=Path, required=True, help="folder for what was computed; outside of the project"
@@ -131,6 +128,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--augment", choices=("none", "flips16"), default="none")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--recipes", nargs="+", help="only these of the weights' recipes")
+    held_out.add_arguments(parser)
+    return parser.parse_args()
 
 
 def weights_of(options: Any) -> list[Weights]:
@@ -148,8 +147,16 @@ def weights_of(options: Any) -> list[Weights]:
     return found
 
 
-def ways(weights: Weights, options: Any) -> Iterator[tuple[str, RunConfig]]:
+def ways(weights: Weights, options: Any) -> list[tuple[str, RunConfig]]:
     """The recipes that were asked for, or all, the best first."""
-    for name, config in weights.recipes.items():
-        if not options.recipes or name in options.recipes:
-            yield name, config
+    return [way for way in weights.recipes.items() if not options.recipes or way[0] in options.recipes]
+
+
+def cases(
+    every: list[Weights], volumes: list[Volume], options: Any
+) -> Iterator[tuple[Weights, tuple[str, RunConfig], Volume, Index]]:
+    """All weights with all their recipes on all volumes that fit."""
+    for weights in every:
+        for way in ways(weights, options):
+            for volume, factor in fitting(weights.spec, volumes):
+                yield weights, way, volume, factor

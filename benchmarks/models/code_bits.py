@@ -8,13 +8,11 @@ VI is that against the truth; the last column compares the two segmentations wit
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
 from benchmarks.models import applied, held_out
 from benchmarks.models.applied import Weights
-from benchmarks.models.held_out import CALLED, Volume, fitting
+from benchmarks.models.held_out import CALLED, Volume
 from pipeline.config import RunConfig
 from pipeline.geometry import Index
 from pipeline.training.apply import Held, labels, scored, scores
@@ -28,20 +26,16 @@ HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    applied.add_arguments(parser)
-    held_out.add_arguments(parser)
-    options = parser.parse_args()
+    options = applied.options_of(__doc__)
     volumes = held_out.volumes_of(options)
     print(HEAD)
-    for weights in applied.weights_of(options):
-        for name, config in applied.ways(weights, options):
-            for volume, factor in fitting(weights.spec, volumes):
-                print(row(weights, name, config, volume, factor), flush=True)
+    for case in applied.cases(applied.weights_of(options), volumes, options):
+        print(row(*case), flush=True)
 
 
-def row(weights: Weights, name: str, config: RunConfig, volume: Volume, factor: Index) -> str:
+def row(weights: Weights, way: tuple[str, RunConfig], volume: Volume, factor: Index) -> str:
     """One line of the table."""
+    name, config = way
     image_ZYX, truth_ZYX = volume.coarse_image(factor), volume.coarse_truth(factor)
     codes, floats = weights.codes(image_ZYX).said, weights.floats(image_ZYX).said
     one, other = labels(codes, config), labels(floats, config)
@@ -51,8 +45,8 @@ def row(weights: Weights, name: str, config: RunConfig, volume: Volume, factor: 
     error = max(float(np.abs(codes.shares(code) - value).max()) for code, value in pairs)
     over = ""
     if config.agglomerate.score != "none":
-        ways = [scores(Held(volume.name, said, truth_ZYX), config, THRESHOLDS) for said in (codes, floats)]
-        every = [(a.voi or 0.0) - (b.voi or 0.0) for a, b in zip(*ways, strict=True)]
+        both = [scores(Held(volume.name, said, truth_ZYX), config, THRESHOLDS) for said in (codes, floats)]
+        every = [(a.voi or 0.0) - (b.voi or 0.0) for a, b in zip(*both, strict=True)]
         over = f"{np.mean(every):+.4f}, {max(every, key=abs):+.4f}"
     verdict = "PASS" if found - exact <= AIM else "short"
     told = [weights.called, name, CALLED[volume.name], f"{found:.4f}", f"{exact:.4f}", f"{found - exact:+.4f}", over]

@@ -13,7 +13,6 @@ own voxels count as all others do; the column beside leaves them out, for what t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -38,14 +37,11 @@ Image = NDArray[np.uint8]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    applied.add_arguments(parser)
-    held_out.add_arguments(parser)
-    options = parser.parse_args()
+    options = applied.options_of(__doc__)
     volumes = held_out.volumes_of(options)
     print(HEAD)
     for weights in applied.weights_of(options):
-        for way in list(applied.ways(weights, options))[: None if options.recipes else 1]:
+        for way in applied.ways(weights, options)[: None if options.recipes else 1]:
             for volume, factor in fitting(weights.spec, volumes):
                 report(weights, way, volume, factor)
 

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
 from benchmarks.models import applied, held_out
@@ -28,22 +26,18 @@ HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    applied.add_arguments(parser)
-    held_out.add_arguments(parser)
-    options = parser.parse_args()
+    options = applied.options_of(__doc__)
     volumes = held_out.volumes_of(options)
     print(HEAD)
     every = applied.weights_of(options)
-    for weights in every:
-        for name, config in applied.ways(weights, options):
-            for volume, factor in fitting(weights.spec, volumes):
-                print(row(weights, name, config, volume, factor), flush=True)
+    for case in applied.cases(every, volumes, options):
+        print(row(*case), flush=True)
     print_speed(every, volumes)
 
 
-def row(weights: Weights, name: str, config: RunConfig, volume: Volume, factor: Index) -> str:
+def row(weights: Weights, way: tuple[str, RunConfig], volume: Volume, factor: Index) -> str:
     """One line of the table."""
+    name, config = way
     labels_ZYX = labels(weights.codes(volume.coarse_image(factor)).said, config)
     found = scored(volume.coarse_truth(factor), labels_ZYX)
     stored = ("", "")

@@ -11,7 +11,7 @@ The ops are those that stages call block by block, and the labels are a run's, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.spec import NEAREST, WeightsSpec
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, parse
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Grid, Index
 from pipeline.ops.evaluate import pairs
@@ -31,6 +31,7 @@ from pipeline.ops.sweep import Point
 from pipeline.ops.thresholds import FULL_SCALE, absolute_codes, percentile_codes
 from pipeline.ops.volume_sweep import Segmented, graph_of, merge_fragments
 from pipeline.ops.whole_volume import watershed_volume
+from pipeline.recipes import TUNED
 from pipeline.training.volumes import Opened
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ def look_at(name: str, network: nn.Module, spec: WeightsSpec, volume: Opened, ru
     whole = ((0, 0, 0), volume.image.shape)
     image_ZYX, truth_ZYX = volume.image.read(*whole).astype(np.uint8), volume.truth.read(*whole).astype(np.uint64)
     return Held(name, say(network, spec, image_ZYX, runtime), truth_ZYX)
+
+
+def run_with(recipe: Mapping[str, Any]) -> RunConfig:
+    """The run that the sections of a recipe describe, on no volume in particular."""
+    sections = {name: section for name, section in recipe.items() if name != TUNED}
+    return parse({"input": {"synthetic": {}}, **sections}, where="a recipe")
 
 
 # ---- segments ------------------------------------------------------------------------------------------------------

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from models.augmentation.plain import Plain
 from models.spec import WeightsSpec
-from pipeline.config import RunConfig, parse
 from pipeline.ops import affinity_score
 from pipeline.ops.sweep import Point
-from pipeline.training.apply import MEASURED, Runtime, Said, embeds, labels, say, scored, segmented
+from pipeline.training.apply import MEASURED, Runtime, Said, embeds, labels, run_with, say, scored, segmented
 from pipeline.training.settings import Segmentation, TrainConfig
+from pipeline.training.tune import BACKGROUND, MUTEX, config_of
 from pipeline.training.volumes import Opened, require_objects
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Codes = NDArray[np.uint8]
 CROPS = 16  # that a loss is the mean of
 SCORE = ("voi", "held_out_loss")  # what decides which network is best: the first that was measured; less is better
-BACKGROUND = 0.6  # from this probability on, as published
+PUBLISHED_BACKGROUND = 0.6  # from this probability on
 UNCHANGED = Plain(greyscale=0, missing=0, blur=0, noise=0, flip=False)
 
 
@@ -149,20 +149,13 @@ class _Cut:
 def _watershed(found: Said, settings: Segmentation) -> _Cut:
     limits = {"low": settings.low, "high": settings.high, "size_vx": settings.size_vx}
     deep = {"agglomerate": {"floor": min(settings.thresholds)}, "relabel": {"threshold": max(settings.thresholds)}}
-    done = segmented(found, _run({"fragments": limits, **deep}))
+    done = segmented(found, run_with({"fragments": limits, **deep}))
     return _Cut(lambda truth_ZYX: done.scores(truth_ZYX, settings.thresholds), done.segments)
 
 
 def _mutex(found: Said) -> _Cut:
-    ways = {"mutex_watershed": {"mode": "exact"}, "predict": {"background_threshold": BACKGROUND}}
-    choice = {"fragments": {"method": "mutex_watershed"}, "agglomerate": {"score": "none"}}
-    labels_ZYX = labels(found, _run({**ways, **choice}))
+    labels_ZYX = labels(found, config_of({**MUTEX, BACKGROUND: PUBLISHED_BACKGROUND}))
     return _Cut(lambda truth_ZYX: [scored(truth_ZYX, labels_ZYX)], lambda _: labels_ZYX)
-
-
-def _run(sections: Mapping[str, Any]) -> RunConfig:
-    """A run with these settings, on no volume in particular."""
-    return parse({"input": {"synthetic": {}}, **sections}, where="segmentation")
 
 
 def _best(points: Sequence[Sequence[Point]], voxels: Sequence[int]) -> dict[str, float]:

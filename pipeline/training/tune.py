@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import RunConfig, parse
+from pipeline.config import RunConfig
 from pipeline.ops.sweep import Point
-from pipeline.training.apply import MEASURED, Held, scores
+from pipeline.training.apply import MEASURED, Held, run_with, scores
 
 ROUNDS = 2
 FINE_STEP, REACH = 0.01, 4
@@ -145,7 +145,7 @@ def sections(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def config_of(settings: Settings) -> RunConfig:
     """The run that settings describe, on no volume in particular."""
-    return parse({"input": {"synthetic": {}}, **sections(settings)}, where="a recipe")
+    return run_with(sections(settings))
 
 
 def _around(threshold: float) -> list[float]:

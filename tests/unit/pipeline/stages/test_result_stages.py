@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from labels_in_memory import LabelsInMemory
 
 from pipeline.config import parse
 from pipeline.errors import WrongShape, WrongVoxelSize
-from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
+from pipeline.geometry import Box, Index, Layer, VoxelSize
 from pipeline.ops.evaluate import pairs, scores
 from pipeline.ops.resample import mean_image
 from pipeline.sources import open_source
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.pyramid import Pyramid
-from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
-from pipeline.stages.stage import Pass, Site, Stage
+from pipeline.stages.stage import Site, Stage
 from pipeline.stages.synthesize import Synthesize
-from pipeline.volumes import ArraySpec, Volume
+from pipeline.volumes import Volume
 from workers.block import BlockRef
 
 SHAPE = (10, 40, 44)
@@ -33,47 +33,11 @@ SIZE = VoxelSize.from_nm((30, 12, 12))
 TRUTH = np.repeat(np.repeat(np.random.default_rng(1).integers(0, 5, (10, 20, 22), dtype=np.uint64), 2, 1), 2, 2)
 
 
-class StandIn(Relabel):
-    """Labels from memory; some blocks masked."""
-
-    hidden: frozenset[Index] = frozenset()
-    tree = None
-
-    def upstream(self) -> tuple[Stage[Any, Any], ...]:
-        return ()
-
-    def passes(self) -> tuple[Pass, ...]:
-        return (Pass("blocks", Grid(ROI, self.site.config.blocks.shape)),)
-
-    def masked(self, sweep: str, index: Index) -> bool:
-        return index in self.hidden
-
-    def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
-        return ()
-
-    def fill(self, labels: np.ndarray) -> None:
-        blocks = self.site.config.blocks.shape
-        volume = Volume.create(self.folder / "labels", ArraySpec(ROI.shape, "uint64", blocks, blocks, SIZE, ROI.begin))
-        for index in self.passes()[0].grid:
-            if index not in self.hidden:
-                box = self.passes()[0].grid.block_box(index)
-                volume.write(box, labels[box.slices()])
-
-    def read_segmentation(self, box: Box) -> np.ndarray:
-        labels = np.zeros(box.shape, np.uint64)
-        grid = self.passes()[0].grid
-        for index in grid.touching(box):
-            if index not in self.hidden:
-                part = grid.block_box(index).clip(box)
-                labels[part.slices(box.begin)] = self.labels.read(part)
-        return labels
-
-
 @dataclass
 class Built:
     """The stages of one run."""
 
-    relabel: StandIn
+    relabel: LabelsInMemory
     resample: Resample
     pyramid: Pyramid
     evaluate: Evaluate
@@ -134,7 +98,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Buil
         layout = {"shape": block, "chunk": block}
         config = parse({"input": given, "blocks": layout, **sections}, where="test")
         before: tuple[Stage[Any, Any], ...] = ()
-        for kind in (Synthesize, Resample, StandIn, Pyramid, Evaluate):
+        for kind in (Synthesize, Resample, LabelsInMemory, Pyramid, Evaluate):
             before = (*before, kind(Site(config, Layer(SHAPE, ROI, SIZE), facts, tmp_path / "data", before)))
         built = Built(*before[2:3], *before[1:2], *before[3:], {}, {})  # type: ignore[arg-type,call-arg]
         built.relabel.hidden = frozenset(hidden)

@@ -5,53 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from labels_in_memory import LabelsInMemory
 
 from pipeline.config import parse
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Grid, Index, Layer, VoxelSize
-from pipeline.stages.relabel import Relabel
-from pipeline.stages.stage import Pass, Site, Stage
+from pipeline.stages.stage import Site
 from pipeline.stages.upsample import Upsample
-from pipeline.volumes import ArraySpec, Volume
-from workers.block import BlockRef
 
 LAYER = (6, 11, 13)
 IMAGE = (6, 23, 27)  # a voxel more in y and in x than whole ones of the layer
 COARSE, FINE = VoxelSize.from_nm((30, 12, 12)), VoxelSize.from_nm((30, 6, 6))
 LABELS = np.random.default_rng(1).integers(1, 99, LAYER, dtype=np.uint64)
 BLOCKS: tuple[Index, ...] = ((4, 8, 8), (3, 7, 5), (16, 64, 64))
-
-
-class StandIn(Relabel):
-    """Labels from memory; some blocks masked."""
-
-    hidden: frozenset[Index] = frozenset()
-    tree = None
-
-    def upstream(self) -> tuple[Stage[Any, Any], ...]:
-        return ()
-
-    def passes(self) -> tuple[Pass, ...]:
-        return (Pass("blocks", Grid(self.site.layer.roi, self.site.config.blocks.shape)),)
-
-    def masked(self, sweep: str, index: Index) -> bool:
-        return index in self.hidden
-
-    def needs(self, sweep: str, index: Index) -> Iterable[BlockRef]:
-        return ()
-
-    def fill(self) -> None:
-        blocks, roi = self.site.config.blocks.shape, self.site.layer.roi
-        spec = ArraySpec(roi.shape, "uint64", blocks, blocks, COARSE, roi.begin)
-        volume = Volume.create(self.folder / "labels", spec)
-        for index in self.passes()[0].grid:
-            if index not in self.hidden:
-                box = self.passes()[0].grid.block_box(index)
-                volume.write(box, LABELS[box.slices()])
 
 
 def upsampled(tmp_path: Path, block: Index, roi: Box, hidden: Iterable[Index] = ()) -> tuple[Upsample, np.ndarray]:
@@ -65,9 +34,9 @@ def upsampled(tmp_path: Path, block: Index, roi: Box, hidden: Iterable[Index] = 
     )
     facts = {"image": {"fingerprint": "i", "shape": list(IMAGE), "voxel_size_pm": list(FINE.pm)}, "masks": []}
     place = tmp_path / "-".join(map(str, (*block, *roi.begin)))
-    relabel = StandIn(Site(config, Layer(LAYER, roi, COARSE), facts, place, ()))
+    relabel = LabelsInMemory(Site(config, Layer(LAYER, roi, COARSE), facts, place, ()))
     relabel.hidden = frozenset(hidden)
-    relabel.fill()
+    relabel.fill(LABELS)
     stage = Upsample(Site(config, Layer(LAYER, roi, COARSE), facts, place, (relabel,)))
     (sweep,) = stage.passes()
     stage.prepare()
