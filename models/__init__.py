@@ -12,6 +12,7 @@ heads           what both end in
 losses          affinity targets and the masked, rebalanced loss
 label_parts     the truth of an embedding: connected parts, background; no torch
 embedding_loss  the means-based loss, and the background's
+edge_pull       the same seen from single edges
 metric_graph    affinities from embeddings
 augmentation    random changes of training crops
 train           the loop: reproducible, resumable

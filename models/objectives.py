@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from models.crops import Batch
+from models.edge_pull import edge_pull
 from models.embedding_loss import background_loss, embedding_loss
 from models.losses import Rebalance, affinity_loss, affinity_targets
 from models.spec import NEAREST, Index
@@ -61,6 +62,8 @@ class EmbeddingObjective:
     """The means-based loss, and the background's."""
 
     delta: float = 1.5
+    offsets: tuple[Index, ...] = ()  # of the metric graph, if its edges are to be looked at one by one, too
+    edges: float = 0.0  # their weight
     name: str = "embedding"
     parts: bool = True
 
@@ -74,8 +77,13 @@ class EmbeddingObjective:
         objects = [torch.from_numpy(found.objects).to(device) for found in batch.parts]
         terms = embedding_loss(vectors, parts, objects, delta=self.delta)
         mask = background_loss(outputs["background"], torch.from_numpy(batch.background_BZYX).to(device))
+        told, total = dict[str, Tensor](), terms.total + mask
+        if self.edges:
+            told["edges"] = edge_pull(vectors, parts, objects, self.offsets, delta=self.delta)
+            total = total + self.edges * told["edges"]
         return {
-            "loss": terms.total + mask,
+            "loss": total,
+            **told,
             "internal": terms.internal,
             "external": terms.external,
             "background": mask,

@@ -118,6 +118,7 @@ class Training(Section):
     warm_up: int = Field(20, ge=0)
     rebalance: Literal["lee", "ustc", "none"] = "lee"
     long_range: float = Field(1.0, ge=0)  # the weight of edges beyond the nearest
+    edges: float = Field(0.0, ge=0)  # embedding: the weight of single edges beside its loss (models.edge_pull)
     clip: float = Field(1.0, gt=0)
     average: float = Field(0.99, ge=0, lt=1)
     seed: int = Field(0, ge=0, lt=2**32)
@@ -214,7 +215,7 @@ class TrainConfig(Section):
         from models.objectives import AffinityObjective, EmbeddingObjective
 
         if self.network.predicts == "embedding":
-            return EmbeddingObjective(self.network.delta)
+            return EmbeddingObjective(self.network.delta, self.network.spec().offsets, self.training.edges)
         return AffinityObjective(self.network.spec().offsets, self.training.rebalance, self.training.long_range)
 
     def recipe(self, fingerprints: tuple[str, ...] = ()) -> Recipe:
