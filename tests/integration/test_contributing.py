@@ -71,7 +71,7 @@ def test_it_writes_what_it_promises(copy: Path) -> None:
         "tests/unit/pipeline/stages/test_sizes.py",
     }
     result = python(copy, "-c", "from pipeline.plan import STAGES; print([kind.name for kind in STAGES])")
-    assert "'relabel', 'sizes', " in result.stdout, result.stderr
+    assert "'relabel', 'sizes', 'upsample', 'pyramid'" in result.stdout, result.stderr
 
 
 def test_its_own_tests_pass(copy: Path) -> None:
