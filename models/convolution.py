@@ -3,8 +3,8 @@
 PyTorch takes slow kernels on a CPU in two cases: for the weights' gradient where the convolution itself pads, and
 forward where a single patch is short in z and y. So here, on a CPU, the gradient is taken of an input that is padded
 beforehand, and oneDNN's kernel is called by its name: a training step of RSUNet takes two thirds of the time
-(benchmarks/models/training_step.py). Values and gradients are those of `nn.Conv3d` up to rounding; a GPU, and
-inference, take `nn.Conv3d` as it is.
+(benchmarks/models/training_step.py). Values and gradients are those of `nn.Conv3d` up to rounding; a GPU, bfloat16,
+compiled code and inference take `nn.Conv3d` as it is.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """The convolved volume."""
-        trained = torch.is_grad_enabled() and self.weight.requires_grad
-        suits = x_BCZYX.device.type == "cpu" and x_BCZYX.dtype == torch.float32
-        if not trained or not suits or not _has_onednn():
+        if torch.compiler.is_compiling() or not self._is_slow(x_BCZYX):
             return super().forward(x_BCZYX)
         convolved: Tensor = _OneDnn.apply(x_BCZYX, self.weight, self.padding)  # type: ignore[no-untyped-call]
         return convolved
+
+    def _is_slow(self, x_BCZYX: Tensor) -> bool:
+        trained = torch.is_grad_enabled() and self.weight.requires_grad
+        single = x_BCZYX.dtype == torch.float32 and not torch.is_autocast_enabled(x_BCZYX.device.type)
+        return trained and single and x_BCZYX.device.type == "cpu" and _has_onednn()
 
 
 def _has_onednn() -> bool:

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from models.architecture import Index, read
 from models.convolution import Conv3d
+from models.fusible import norm_relu, upsample_in_plane
 from models.heads import Heads
 
 IN_PLANE = (1, 5, 5)
@@ -36,7 +37,7 @@ class NormConv(nn.Module):
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Same extent, another number of channels."""
-        convolved: Tensor = self.conv(functional.relu(self.norm(x_BCZYX), inplace=True))
+        convolved: Tensor = self.conv(norm_relu(x_BCZYX, self.norm))
         return convolved
 
 
@@ -55,14 +56,6 @@ class ResidualModule(nn.Module):
         h = h + self.inner(h)
         module_out: Tensor = self.last(h)
         return module_out
-
-
-def upsample_in_plane(x_BCZYX: Tensor) -> Tensor:
-    """Twice as long in y and x, bilinear; z is left alone."""
-    b, c, z, y, x = x_BCZYX.shape
-    sections = x_BCZYX.reshape(b, c * z, y, x)
-    finer = functional.interpolate(sections, scale_factor=2.0, mode="bilinear", align_corners=False)
-    return finer.reshape(b, c, z, 2 * y, 2 * x)
 
 
 class RSUNet(nn.Module):
@@ -96,7 +89,7 @@ class RSUNet(nn.Module):
             h = encode(functional.max_pool3d(h, (1, 2, 2)))
         for scale in reversed(range(len(skips))):
             h = self.decoders[scale](skips[scale] + upsample_in_plane(self.narrow[scale](h)))
-        return functional.relu(self.norm(h), inplace=True)
+        return norm_relu(h, self.norm)
 
 
 def initialise(module: nn.Module) -> None:

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.architecture import Index, read
+from models.fusible import upsample_in_plane
 from models.heads import Heads
-from models.rsunet import IN_PLANE, initialise, upsample_in_plane
+from models.rsunet import IN_PLANE, initialise
 
 MOMENTUM = 0.001
 IN_SECTION = (1, 3, 3)

@@ -93,13 +93,19 @@ class Machine:
     """Where a network is trained: nothing here is part of the recipe."""
 
     device: str = "cpu"
-    compile: bool = False  # by torch.compile; on a GPU only
+    compile: bool = False  # the trunk, by torch.compile
+    narrow: bool = False  # on a CPU, too, the trunk runs in bfloat16
     loaders: int = 1  # one: a thread; more: processes
 
     @property
     def gpu(self) -> bool:
         """Whether it is a GPU."""
         return self.device != "cpu"
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the trunk runs in bfloat16."""
+        return self.gpu or self.narrow
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class Trainer:
     """Network, running average and optimiser at one step."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, machine: Machine) -> None:
-        layout = torch.channels_last_3d if machine.gpu else torch.preserve_format
+        layout = torch.channels_last_3d if machine.bfloat16 else torch.preserve_format
         self.network = network.to(machine.device, memory_format=layout)  # type: ignore[call-overload]
         self.recipe = recipe
         self.machine = machine
@@ -129,9 +135,7 @@ class Trainer:
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.learning_rate, amsgrad=True)
         self.step = 0
         self.evaluated = 0  # the step of the last evaluation
-        self._forward: Callable[[Tensor], dict[str, Tensor]] = self.network
-        if machine.compile and machine.gpu:
-            self._forward = torch.compile(self.network, dynamic=False)
+        self._forward = _compiled(self.network) if machine.compile else self.network
 
     def advance(self, batch: Batch) -> dict[str, float]:
         """One step; returns its loss and what it is made of."""
@@ -190,9 +194,15 @@ class Trainer:
         self.step, self.evaluated = int(tensors["step"]), int(tensors["evaluated"])
 
 
+def _compiled(network: Any) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The network with its trunk compiled; heads are quick, and have shapes of their own."""
+    trunk: Callable[[Tensor], Tensor] = torch.compile(network.trunk, dynamic=False)
+    return lambda images_BCZYX: network.heads(trunk(images_BCZYX))
+
+
 def on_machine(machine: Machine) -> torch.autocast:
-    """How a network is called: on a GPU its trunk runs in bfloat16 (heads and losses stay in float32)."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=machine.gpu)
+    """How a network is called: its trunk may run in bfloat16 (heads and losses stay in float32)."""
+    return torch.autocast(torch.device(machine.device).type, torch.bfloat16, enabled=machine.bfloat16)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

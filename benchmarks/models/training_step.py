@@ -1,9 +1,9 @@
-"""CPU seconds of a training step with models.convolution.Conv3d beside PyTorch's nn.Conv3d.
+"""CPU seconds of a training step: as it is, with PyTorch's nn.Conv3d, and compiled in bfloat16.
 
-One network, twice, with equal weights: as it is, and with every Conv3d made a plain nn.Conv3d. Both take the same steps
-on the same crops of a generated volume, in turn, one step each: forward, loss, backward, gradients clipped, AMSGrad.
-The median of CPU time of a step, all threads added up, and wall time beside it. Patch, batch, loss and widths are those
-of a training config; crops are drawn before the clock starts. Losses of both must stay alike.
+One network, three times, with equal weights: as it is, with every Conv3d made a plain nn.Conv3d, and with its trunk
+compiled and in bfloat16. All take the same steps of `models.train.Trainer` on the same crops of a generated volume, in
+turn, one step each. The median of CPU time of a step, all threads added up, and wall time beside it. Patch, batch, loss
+and widths are those of a training config; crops are drawn before the clock starts. Losses must stay alike.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import nn
 from models.convolution import Conv3d
 from models.crops import Batch, Sample, draw
 from models.networks import build
+from models.train import Machine, Trainer
 from pipeline.geometry import Index
 from pipeline.training.settings import TrainConfig, Volumes, load
 from pipeline.training.volumes import InMemory, make_volume
@@ -54,16 +55,6 @@ def batches(config: TrainConfig, count: int) -> list[Batch]:
     return [draw([sample], drawing, number) for number in range(count)]
 
 
-def step(network: nn.Module, optimiser: torch.optim.Optimizer, config: TrainConfig, batch: Batch) -> float:
-    """One step as the loop takes it; the loss."""
-    optimiser.zero_grad(set_to_none=True)
-    loss = config.objective().loss(network(torch.from_numpy(batch.images_BZYX)[:, None]), batch)["loss"]
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), config.training.clip)
-    optimiser.step()
-    return float(loss.detach())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=CONFIG)
@@ -80,24 +71,25 @@ def main() -> None:
         changes["patch"] = tuple(changes["patch"])
     config = config.model_copy(update={"training": config.training.model_copy(update=changes)})
     own = build(config.network.spec().architecture).train()
-    networks = {"models.convolution.Conv3d": own, "nn.Conv3d": as_plain(own)}
-    optimisers = {
-        name: torch.optim.Adam(network.parameters(), lr=config.training.learning_rate, amsgrad=True)
-        for name, network in networks.items()
+    recipe = config.recipe()
+    trainers = {
+        "models.convolution.Conv3d": Trainer(copy.deepcopy(own), recipe, Machine()),
+        "nn.Conv3d": Trainer(as_plain(own), recipe, Machine()),
+        "bfloat16, compiled": Trainer(copy.deepcopy(own), recipe, Machine(compile=True, narrow=True)),
     }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in networks}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in trainers}
     for number, batch in enumerate(batches(config, options.steps + 1)):
         losses = []
-        for name, network in networks.items():
+        for name, trainer in trainers.items():
             began = time.process_time(), time.perf_counter()
-            losses.append(step(network, optimisers[name], config, batch))
+            losses.append(trainer.advance(batch)["loss"])
             spent = (time.process_time() - began[0], time.perf_counter() - began[1])
             times[name] += [spent] if number else []  # the first step warms up
-        if not np.isclose(*losses, rtol=ALIKE):
+        if not np.allclose(losses, losses[0], rtol=ALIKE):
             raise SystemExit(f"the losses of step {number} differ: {losses}")
     t = config.training
     print(f"{config.name}: {t.batch} patches of {'x'.join(map(str, t.patch))}, {options.threads} threads\n")
-    print("| convolution | CPU s a step | wall s a step | CPU of nn.Conv3d |\n|---|---|---|---|")
+    print("| network | CPU s a step | wall s a step | CPU of nn.Conv3d |\n|---|---|---|---|")
     medians = {
         name: [statistics.median(column) for column in zip(*spent, strict=True)] for name, spent in times.items()
     }

@@ -12,7 +12,7 @@ from pipeline.training.settings import TrainConfig
 
 MOST = 4
 DECIDE = ("network", "volumes", "sample", "training", "augmentation")
-MACHINE = ("evaluate_every", "report_every", "save_every", "device", "compile", "threads", "loaders")
+MACHINE = ("evaluate_every", "report_every", "save_every", "device", "compile", "precision", "threads", "loaders")
 
 
 def changed(config: TrainConfig, folder: Path) -> str:

@@ -122,7 +122,7 @@ class _Session:
             save_every=settings.save_every,
             stop=ending,
         )
-        machine = Machine(self.device, settings.compile, settings.loaders)
+        machine = Machine(self.device, settings.compile, settings.precision == "bfloat16", settings.loaders)
         samples = [volume.sample for volume in self.opened]
         trained = train(self.network, samples, self.recipe, hooks=hooks, machine=machine)
         self._write_page("done" if trained.finished else "stopped")

@@ -127,7 +127,8 @@ class Training(Section):
     report_every: int = Field(10, ge=1)
     save_every: int = Field(100, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
-    compile: bool = False  # by torch.compile; on a GPU only
+    compile: bool = False  # the trunk, by torch.compile; on a CPU this needs a C++ compiler
+    precision: Literal["auto", "bfloat16"] = "auto"  # of the trunk; auto: bfloat16 on a GPU, float32 on a CPU
     threads: int = Field(1, ge=1)  # of the network, on a CPU
     loaders: int = Field(1, ge=1)  # that draw crops: one thread, or so many processes
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from torch.nn import functional
 
-from models.rsunet import RSUNet, build, parameters, upsample_in_plane
+from models.rsunet import RSUNet, build, parameters
 
 
 def test_the_published_size():
@@ -26,14 +25,6 @@ def test_a_patch_does_not_see_its_batch():
         other = images.clone()
         other[1:] = 0
         assert torch.equal(network(other)["affinity"][0], together[0])
-
-
-def test_upsampling_is_bilinear_in_the_plane():
-    x = torch.rand(1, 2, 3, 4, 5)
-    finer = upsample_in_plane(x)
-    for section in range(3):
-        expected = functional.interpolate(x[:, :, section], scale_factor=2, mode="bilinear", align_corners=False)
-        torch.testing.assert_close(finer[:, :, section], expected)
 
 
 def test_biases_start_at_zero_and_weights_with_kaiming_spread():

@@ -12,7 +12,7 @@ from models.errors import WeightsInvalid
 from models.networks import build
 from models.objectives import AffinityObjective, EmbeddingObjective
 from models.rsunet import RSUNet
-from models.train import Hooks, Recipe, Trained, train
+from models.train import Hooks, Machine, Recipe, Trained, train
 
 RECIPE = Recipe(patch=(4, 16, 16), batch=2, steps=4, learning_rate=5e-3, schedule="cosine", warm_up=2, average=0.9)
 
@@ -81,6 +81,23 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(tmp_path: Path, name:
     finished = run(network=network(), state=state)
     assert finished.losses == ()
     assert weights(finished.network) == weights(whole.network)
+
+
+@pytest.mark.slow  # a C++ compiler is at work
+@pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated:DeprecationWarning")  # PyTorch's own, of its compiler
+def test_a_compiled_training_in_bfloat16_resumes_too_and_learns_alike(tmp_path: Path):
+    def compiled(**hooks: object) -> Trained:
+        return train(fresh(), stripes(), RECIPE, hooks=Hooks(**hooks), machine=Machine(compile=True, narrow=True))
+
+    whole, asked = compiled(), iter(range(100))
+    cut = compiled(state=tmp_path, stop=lambda: next(asked) >= 2)
+    assert cut.step == 2
+    resumed = compiled(state=tmp_path)
+    assert resumed.losses == whole.losses[2:]
+    assert weights(resumed.network) == weights(whole.network)
+    assert all(p.dtype == torch.float32 for p in whole.network.parameters())
+    assert whole.losses != run().losses
+    assert np.allclose(whole.losses, run().losses, rtol=0.1)
 
 
 def test_a_kill_between_parts_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
