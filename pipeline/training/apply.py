@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,7 @@ class Runtime:
 
     device: str = "cpu"
     threads: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the trunk
 
 
 def embeds(spec: WeightsSpec) -> bool:
@@ -98,7 +99,7 @@ def say(network: nn.Module, spec: WeightsSpec, image_ZYX: NDArray[np.uint8], run
     from models.engine import predict_volume
     from models.levels import Manner
 
-    manner = Manner(offsets="all" if embeds(spec) else "nearest")
+    manner = Manner(offsets="all" if embeds(spec) else "nearest", precision=runtime.precision)
     answer = predict_volume(network, spec, image_ZYX, device=runtime.device, threads=runtime.threads, manner=manner)
     table = np.asarray(spec.code_table, np.int64)
     return Said(answer.codes_CZYX, answer.background_ZYX, manner.edges(spec), table, spec.voxel_size_nm)
