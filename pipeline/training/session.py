@@ -90,8 +90,8 @@ class _Session:
         require_apart(self.opened, held)
         if config.network.predicts == "embedding":
             require_room(held, config.training.patch, "the validation, whose loss is that of crops")
-        precision = "bfloat16" if config.training.precision == "bfloat16" else "float32"
-        self.judge = Judge(config, spec, held, Runtime(self.device, config.training.threads, precision))
+        runtime = Runtime(self.device, config.training.threads, config.training.precision)
+        self.judge = Judge(config, spec, held, runtime)
         prints, judged = (tuple(p for volume in part for p in volume.fingerprints) for part in (self.opened, held))
         came = {"fingerprints": list(prints), **({"started_from": begun} if begun else {})}
         self.keeper = Keeper(config, folder, _machine(self.device), came=came, judged=judged)

@@ -128,7 +128,7 @@ class Training(Section):
     save_every: int = Field(100, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     compile: bool = False  # the trunk, by torch.compile; on a CPU this needs a C++ compiler
-    precision: Literal["auto", "bfloat16"] = "auto"  # of the trunk; auto: bfloat16 on a GPU, float32 on a CPU
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the trunk on a CPU; a GPU trains in bfloat16 anyway
     threads: int = Field(1, ge=1)  # of the network, on a CPU
     loaders: int = Field(1, ge=1)  # that draw crops: one thread, or so many processes
 

@@ -20,7 +20,7 @@ def test_tiny_is_shipped():
 def test_shipped_weights_are_whole_small_and_described(name: str):
     load_network(name)
     spec = load_spec(name)
-    assert (SHIPPED / f"{name}.safetensors").stat().st_size < 2 << 20
+    assert (SHIPPED / f"{name}.safetensors").stat().st_size < 8_000_000
     card = (SHIPPED / f"{name}.md").read_text(encoding="utf-8")
     assert spec.sha256 in card
     assert "neurotile train configs/" in card
