@@ -3,7 +3,7 @@
 1. Physical space is cut into sites. Each holds one loop, well inside it; a hash of the site decides what it is like.
 2. In its own coordinates (u along the loop, v across it in the section, w along z) a loop is the mirror image of one
    arm: along the contact the arm runs at v = `half`; then it opens by `bulge` (0: a hairpin; more: a ring with a seam)
-   and comes back to v = 0 at the bend. A flat loop has two such paths above each other.
+   and comes back to v = 0 at the bend. A flat loop has three such paths above each other.
 3. At the bend a furrow comes close to cutting the process: it spares a slit, `SLIT_NM` to either side. So evidence of
    connection is weak where it is true, and evidence of a boundary is strong where both sides are one object.
 4. Far loops have their bend outside a view of `VIEW_NM` around the middle of the contact, near ones inside.
@@ -29,14 +29,15 @@ KINDS = ("touching", "gapped", "both")
 TOUCHING, GAPPED, BOTH = range(3)
 NO_LOOPS = -1
 HALF_NM = 150.0  # of the distance between the arms' axes
-RADIUS_NM = (155.0, 130.0)  # of a tube; of either path of a flat process
-RISE_NM = 115.0  # of either path of a flat process, up and down
+RADIUS_NM = (155.0, 140.0)  # of a tube; of every path of a flat process
+LEVELS = 3  # paths of a flat process, above each other
+RISE_NM = 115.0  # from one of them to the next
 SLIT_NM = (28.0, 140.0)  # of the furrow at the bend: half its width along u, half its height along z
 CONTACT_NM = 13.0  # truth is 0 this near to the boundary between touching arms
 JITTER_NM = (120.0, 150.0, 150.0)
 LEAN = 0.3  # slope of a loop against the axes of the section
 POINTS = 7  # of one arm's path
-CAPSULES = 4 * (POINTS - 1)  # at most
+CAPSULES = 2 * LEVELS * (POINTS - 1)  # at most
 PURPOSE = 3000
 
 
@@ -142,7 +143,10 @@ def wall_gap(every: Kernel, warped: Kernel) -> Kernel:
     radius = RADIUS_NM[1] if loop.flat else RADIUS_NM[0]
     if loop.flat:
         rise = max(rise - RISE_NM, 0.0)
-    least = np.inf
+    start = -0.5 * (loop.contact + loop.bend)
+    closed = loop.contact if loop.bulge > 0.0 else loop.contact + 0.6 * loop.bend
+    between = start <= u <= start + closed and v < HALF_NM  # nothing comes in between the arms
+    least = rise * rise if between else np.inf
     for point in range(POINTS - 1):
         a, b = path(loop, point), path(loop, point + 1)
         along, across = b[0] - a[0], b[1] - a[1]
@@ -195,8 +199,8 @@ def lay_loop(every: Kernel, site: Kernel, capsule: Kernel, arm: Kernel, joint: K
     loop, at = loop_at(every, site), 0
     radius = RADIUS_NM[1] if loop.flat else RADIUS_NM[0]
     for side in range(2):
-        for level in range(2 if loop.flat else 1):
-            w = (2.0 * level - 1.0) * RISE_NM if loop.flat else 0.0
+        for level in range(LEVELS if loop.flat else 1):
+            w = (level - 1.0) * RISE_NM if loop.flat else 0.0
             for point in range(POINTS - 1):
                 for end in range(2):
                     u, v = path(loop, point + end)
