@@ -23,6 +23,8 @@ def consider(skeleton: Kernel, at: Kernel, ball: Kernel, found: Kernel, best: Ke
     """Note a capsule and its bounds; returns how many there are, and the least upper bounds with the first's owner."""
     count, first, second, leader = best
     centre, far = ball
+    if count == found.shape[1]:
+        return best
     c = skeleton.capsule[at]
     _, gap, _ = drop(centre, (c[0], c[1], c[2]), (c[4], c[5], c[6]))
     upper = (gap + far) / min(c[3], c[7])
@@ -39,13 +41,25 @@ def consider(skeleton: Kernel, at: Kernel, ball: Kernel, found: Kernel, best: Ke
 
 
 @vectorised
+def survey_loops(skeleton: Kernel, ball: Kernel, found: Kernel, best: Kernel) -> Kernel:
+    """The same for the capsules of the loops around a cell."""
+    centre, _ = ball
+    for loop in range(skeleton.loop_middle.shape[0]):
+        middle = skeleton.loop_middle[loop]
+        dz, dy, dx = middle[0] - centre[0], middle[1] - centre[1], middle[2] - centre[2]
+        if dz * dz + dy * dy + dx * dx < LOOP_REACH_NM * LOOP_REACH_NM:
+            for at in range(skeleton.loop_first[loop], skeleton.loop_first[loop + 1]):
+                best = consider(skeleton, at, ball, found, best)
+    return best
+
+
+@vectorised
 def survey(skeleton: Kernel, centre: Kernel, far: Kernel, found: Kernel) -> Kernel:
     """Collect capsules around a cell with bounds of their ratio in it; returns their number and a bound that matters.
 
     `found` is (3, n): capsule, lower bound, upper bound.
     """
     best = (np.int64(0), np.inf, np.inf, U64(0))
-    room = found.shape[1]
     for level in range(2):
         of_node = skeleton.of_node[0] if level == 0 else skeleton.of_node[1]
         low = np.empty(3, np.int64)
@@ -55,13 +69,7 @@ def survey(skeleton: Kernel, centre: Kernel, far: Kernel, found: Kernel) -> Kern
             for j in range(low[1] - REACH[0], low[1] + REACH[1] + 1):
                 for i in range(low[2] - REACH[0], low[2] + REACH[1] + 1):
                     at = of_node[k, j, i]
-                    if at >= 0 and best[0] < room:
+                    if at >= 0:
                         best = consider(skeleton, at, (centre, far), found, best)
-    for loop in range(skeleton.loop_middle.shape[0]):
-        middle = skeleton.loop_middle[loop]
-        dz, dy, dx = middle[0] - centre[0], middle[1] - centre[1], middle[2] - centre[2]
-        if dz * dz + dy * dy + dx * dx < LOOP_REACH_NM * LOOP_REACH_NM:
-            for at in range(skeleton.loop_first[loop], skeleton.loop_first[loop + 1]):
-                if best[0] < room:
-                    best = consider(skeleton, at, (centre, far), found, best)
+    best = survey_loops(skeleton, (centre, far), found, best)
     return best[0], best[2]

@@ -35,7 +35,10 @@ class View(NamedTuple):
         return (z, y, x)
 
 
-def seen_affinities(labels_ZYX: NDArray[np.uint64], how: Recipe, view: View = View()) -> NDArray[np.uint16]:
+VIEW = View()
+
+
+def seen_affinities(labels_ZYX: NDArray[np.uint64], how: Recipe, view: View = VIEW) -> NDArray[np.uint16]:
     """Affinities of a whole layer as whole numbers up to 65535."""
     before, after = how.halo
     if any(m < max(b, a) for m, b, a in zip(view.margin, before, after, strict=True)):

@@ -34,7 +34,7 @@ from pipeline.ops.forest import (
     thin_next,
     thin_root,
 )
-from pipeline.ops.loops import CAPSULES, NO_LOOPS, Loops, lay_loop, laid, loop_at, sites_around
+from pipeline.ops.loops import CAPSULES, NO_LOOPS, Loops, laid, lay_loop, loop_at, sites_around
 from pipeline.ops.position_hash import Kernel, hash3, share
 
 REACH = (3, 2)  # nodes before and after a point whose capsules can matter to it

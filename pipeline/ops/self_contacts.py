@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.geometry import Box, Index
 from pipeline.ops.forest import pack
@@ -49,7 +50,7 @@ def self_contacts(box: Box, *, seed: int, voxel_size_nm: Voxel, loop_kinds: str)
     return tuple(one for one in found if box.contains(_around((one.contact,))))
 
 
-def _contact(every: Loops, site: Index, size: np.ndarray) -> SelfContact:  # type: ignore[type-arg]
+def _contact(every: Loops, site: Index, size: NDArray[np.float64]) -> SelfContact:
     loop: Loop = loop_at(every, site)
 
     def voxel(u: float, v: float, w: float) -> Index:

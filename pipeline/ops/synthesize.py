@@ -354,7 +354,8 @@ def generate(
     image, truth = np.empty(box.shape, np.uint8), np.empty(box.shape, np.uint64)
     if box.voxels == 0:
         return image, truth
-    scene = _scene(box, seed, voxel_size_nm, (self_touching, NO_LOOPS if loop_kinds is None else KINDS.index(loop_kinds)))
+    kinds = NO_LOOPS if loop_kinds is None else KINDS.index(loop_kinds)
+    scene = _scene(box, seed, voxel_size_nm, (self_touching, kinds))
     lattice = scene.lattice
     paint(scene, empty_cell(), empty_row(int(lattice.pitch[2])), image, truth)
     return image, truth
