@@ -21,10 +21,12 @@ from pipeline.sections import (
     Extent,
     Halo,
     Lengths,
+    LoopKinds,
     Region,
     Section,
     Share,
     Triple,
+    absent,
 )
 
 
@@ -35,6 +37,13 @@ class Synthetic(Section):
     size: Extent = (64, 512, 512)
     voxel_size_nm: Lengths = (30.0, 6.0, 6.0)
     self_touching: bool = False
+    loops: LoopKinds | None = Field(None, exclude_if=absent)  # processes whose arms touch, at known places
+
+    @model_validator(mode="after")
+    def _one_way_to_touch(self) -> Self:
+        if self.self_touching and self.loops is not None:
+            raise ValueError("loops are the only self-contacts of their volume: leave self_touching out")
+        return self
 
 
 class Input(Section):

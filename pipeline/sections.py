@@ -19,7 +19,13 @@ Lengths = tuple[Length, Length, Length]
 Margin = Annotated[int, Field(ge=0)]
 Halo = tuple[Margin, Margin, Margin]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+LoopKinds = Literal["touching", "gapped", "both"]  # of a generated volume
 ClassNumber = Annotated[int, Field(ge=1, le=255)]
+
+
+def absent(value: object) -> bool:
+    """For `exclude_if`: a later option is written only where it is used, so that older records stay as they were."""
+    return value is None
 
 
 class Section(BaseModel):

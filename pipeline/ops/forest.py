@@ -11,6 +11,8 @@
    into it ends there, or becomes a spine: part of the dendrite.
 6. On request some neurites fold back: their root also turns to a neighbour that runs beside them, and both carry one
    id, while their flanks go on touching through a membrane.
+7. On request there are loops (`loops`) in place of dendrites: thin nodes inside them do not exist, and a thin neurite
+   that runs into one ends there.
 
 What a node wishes costs some work and is asked for many times: a small hash table remembers it during one call.
 """
@@ -24,7 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ops.compiled import vectorised
+from pipeline.ops.loops import NO_LOOPS, Loops, loops, wall_gap
 from pipeline.ops.position_hash import U64, Kernel, hash3, mix, noise3, share, subkey
+from pipeline.ops.warped_cells import warp_of
 
 THIN, THICK = 0, 1
 SPACING_NM = (240.0, 1400.0)
@@ -48,15 +52,17 @@ class Forest(NamedTuple):
 
     keys: NDArray[np.uint64]  # per level: place, wish, priority, object; see `forest`
     folds: bool
+    loops: Loops  # their kinds are -1 if there are none
     memo_node: NDArray[np.int64]
     memo_wish: NDArray[np.int8]
 
 
-def forest(seed: int, folds: bool, nodes: int) -> Forest:
+def forest(seed: int, folds: bool, nodes: int, loop_kinds: int = NO_LOOPS) -> Forest:
     """Start an empty memory for a volume."""
     keys = np.array([[subkey(U64(seed), 16 * level + use) for use in range(4)] for level in (THIN, THICK)], np.uint64)
     size = 1 << max(14, (8 * nodes).bit_length())
-    return Forest(keys, folds, np.zeros(size, np.int64), np.zeros(size, np.int8))
+    bent = loops(seed, loop_kinds, warp_of(seed, calm=loop_kinds != NO_LOOPS))
+    return Forest(keys, folds, bent, np.zeros(size, np.int64), np.zeros(size, np.int8))
 
 
 @vectorised
@@ -64,6 +70,14 @@ def pack(level: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
     """A node's name: positive, below 2**62, never shared."""
     packed = ((np.int64(level) << AXIS_BITS) + z + ORIGIN) << AXIS_BITS
     return 1 + (((packed + y + ORIGIN) << AXIS_BITS) + x + ORIGIN)
+
+
+@vectorised
+def unpack(name: Kernel) -> Kernel:
+    """The level and the node of a name."""
+    bits, mask = np.int64(name) - 1, (1 << AXIS_BITS) - 1
+    z, y, x = (bits >> (2 * AXIS_BITS)) & mask, (bits >> AXIS_BITS) & mask, bits & mask
+    return bits >> (3 * AXIS_BITS), (z - ORIGIN, y - ORIGIN, x - ORIGIN)
 
 
 @vectorised
@@ -167,7 +181,7 @@ def thick_out(forest: Kernel, node: Kernel) -> Kernel:
     slot, known = remembered(forest, name)
     if known >= 0:
         return known
-    axis = thick_next(forest.keys, node)
+    axis = np.int64(END) if forest.loops.kinds != NO_LOOPS else thick_next(forest.keys, node)
     if axis != END:
         z, y, x = thick_root(forest.keys, node)
         if share(hash3(forest.keys[THICK, 3], z, y, x), 0) >= THICK_SHARE:
@@ -217,6 +231,14 @@ def drop(point: Kernel, a: Kernel, b: Kernel) -> Kernel:
 
 
 @vectorised
+def clearance(forest: Kernel, point: Kernel) -> Kernel:
+    """Distance from the surface of what is thick: dendrites, or loops."""
+    if forest.loops.kinds != NO_LOOPS:
+        return wall_gap(forest.loops, point)
+    return thick_near(forest, point)[0]
+
+
+@vectorised
 def thin_wish(forest: Kernel, node: Kernel) -> Kernel:
     """The axis a thin node follows, or END, SPINE, ABSENT; remembered."""
     name = pack(THIN, node[0], node[1], node[2])
@@ -225,16 +247,16 @@ def thin_wish(forest: Kernel, node: Kernel) -> Kernel:
         return known
     found = np.int64(free_wish(forest.keys, THIN, node))
     a = place(forest.keys, THIN, node)
-    if thick_near(forest, a)[0] < CLEARANCE_NM:
+    if clearance(forest, a) < CLEARANCE_NM:
         found = np.int64(ABSENT)
     elif found < END:
         b = place(forest.keys, THIN, step(node, found, 1))
         for quarter in range(1, 5):
             t = quarter * 0.25
             between = (a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2]))
-            if thick_near(forest, between)[0] < CLEARANCE_NM:
+            if clearance(forest, between) < CLEARANCE_NM:
                 spine = share(hash3(forest.keys[THIN, 2] + U64(1), node[0], node[1], node[2]), 0) < SPINES
-                found = np.int64(SPINE if spine else END)
+                found = np.int64(SPINE if spine and forest.loops.kinds == NO_LOOPS else END)
                 break
     slot, known = remembered(forest, name)  # the slot may have been taken meanwhile
     remember(forest, slot, name, found)

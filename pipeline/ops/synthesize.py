@@ -8,6 +8,8 @@
 4. `micrograph` turns that distance, and where along the neurite the voxel lies, into a grey value.
 5. Sections are displaced by a few pixels, image and truth together, as if cut and photographed one by one. About one
    in a hundred is missing: its image is an even grey, its truth is kept.
+6. On request there are loops (`loops`), processes that touch themselves at known places: a boundary between the arms of
+   one looks like any other, or is wider, and a furrow nearly cuts it at its bend. Sections are aligned then.
 
 All of it is evaluated in small cells anchored at the volume's origin, with the capsules that can matter inside. A box
 is a set of cells, so every voxel is a function of the seed and its position alone. Arithmetic is restricted to integers
@@ -25,12 +27,14 @@ from numpy.typing import NDArray
 from pipeline.errors import WrongShape, WrongVoxelSize
 from pipeline.geometry import Box, Index
 from pipeline.ops import micrograph
+from pipeline.ops.candidates import survey
 from pipeline.ops.compiled import vectorised
-from pipeline.ops.forest import SPACING_NM, drop
+from pipeline.ops.forest import unpack
+from pipeline.ops.loops import KINDS, NO_LOOPS, Loops, furrow, loop_at, loops
 from pipeline.ops.micrograph import appearance
-from pipeline.ops.neurites import CAPSULE, REACH, Skeleton, skeleton
+from pipeline.ops.neurites import ARM, CAPSULE, Skeleton, skeleton
 from pipeline.ops.position_hash import U64, Kernel, bell, hash3, mix, share
-from pipeline.ops.warped_cells import Lattice, advance, cells, enclose
+from pipeline.ops.warped_cells import Lattice, advance, cells, enclose, warp_of
 
 F = np.float32
 
@@ -50,6 +54,7 @@ class Scene(NamedTuple):
     keys: tuple[np.uint64, ...]
     box: NDArray[np.int64]  # begin and end
     folds: bool
+    loops: Loops
 
 
 class Cell(NamedTuple):
@@ -77,41 +82,6 @@ class Row(NamedTuple):
     bits: NDArray[np.int32]  # the same memory as ratio
     rank: NDArray[np.int64]  # (3, n): of the part at hand, the least, the least of another part
     grey: NDArray[np.float32]  # (n,)
-
-
-@vectorised
-def survey(skeleton: Kernel, centre: Kernel, far: Kernel, found: Kernel) -> Kernel:
-    """Collect capsules around a cell with bounds of their ratio in it; returns their number and a bound that matters.
-
-    `found` is (3, n): capsule, lower bound, upper bound. The bound that matters is the second least upper bound of
-    two different labels: what stays above it everywhere in the cell decides no voxel.
-    """
-    count, first, second, leader = 0, np.inf, np.inf, U64(0)
-    for level in range(2):
-        of_node = skeleton.of_node[0] if level == 0 else skeleton.of_node[1]
-        low = np.empty(3, np.int64)
-        for axis in range(3):
-            low[axis] = np.int64(math.floor(centre[axis] / SPACING_NM[level])) - skeleton.begin[level, axis]
-        for k in range(low[0] - REACH[0], low[0] + REACH[1] + 1):
-            for j in range(low[1] - REACH[0], low[1] + REACH[1] + 1):
-                for i in range(low[2] - REACH[0], low[2] + REACH[1] + 1):
-                    at = of_node[k, j, i]
-                    if at < 0 or count == found.shape[1]:
-                        continue
-                    c = skeleton.capsule[at]
-                    _, gap, _ = drop(centre, (c[0], c[1], c[2]), (c[4], c[5], c[6]))
-                    upper = (gap + far) / min(c[3], c[7])
-                    found[0, count], found[2, count] = at, upper
-                    found[1, count] = max(gap - far, 0.0) / max(c[3], c[7])
-                    count += 1
-                    label = skeleton.label[at]
-                    if label == leader:
-                        first = min(first, upper)
-                    elif upper < first:
-                        first, second, leader = upper, first, label
-                    else:
-                        second = min(second, upper)
-    return count, second
 
 
 @vectorised
@@ -197,7 +167,7 @@ def compete(scene: Kernel, cell: Kernel, kept: Kernel, row: Kernel, n: Kernel) -
         measure((s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8]), row, n)
         gather(row, slot, n)
         if slot + 1 == kept or cell.part[slot + 1] != cell.part[slot]:
-            if scene.folds:
+            if scene.folds or scene.loops.kinds != NO_LOOPS:
                 place_folded(cell.label, cell.joint, row, n)
             else:
                 place_part(row, n)
@@ -242,6 +212,18 @@ def organelles(keys: Kernel, piece: Kernel, first: Kernel, inside: Kernel, where
 
 
 @vectorised
+def own_edges(scene: Kernel, label: Kernel, place_nm: Kernel) -> Kernel:
+    """Of a loop: half the width of the boundary between its arms, and the distance from its furrow."""
+    if scene.loops.kinds == NO_LOOPS:
+        return F(0.0), F(1e9)
+    level, site = unpack(label)
+    if level < ARM:
+        return F(0.0), F(1e9)
+    loop = loop_at(scene.loops, site)
+    return F(loop.apart), F(furrow(loop, place_nm))
+
+
+@vectorised
 def shade(scene: Kernel, cell: Kernel, row: Kernel, run: Kernel, truth: Kernel) -> None:
     """Truth, and grey before the section's own accidents (into the row), of a run of voxels."""
     keys, shape, voxel, origin = scene.keys, cell.shape, scene.lattice.voxel_nm, cell.origin
@@ -259,13 +241,19 @@ def shade(scene: Kernel, cell: Kernel, row: Kernel, run: Kernel, truth: Kernel) 
         if row.rank[2, i] != NOBODY:
             inside, across = depth(frame, first, foot(shape, two, point))
             other = cell.label[two]
-        grey -= micrograph.membrane(micrograph.cleft(keys, (label, other)), inside, across * half)
+        apart, cut = own_edges(scene, label, (place_z, place_y, place_x))
+        loose = apart > F(0.0) and other == label  # between the arms of a loop
+        told = other != label or loose or share(mix(label), 1) < F(0.5)
+        gap = (inside < (apart if loose else F(GAP_NM)) and told) or cut < F(GAP_NM)
+        if cut < inside:
+            inside, across, other, loose = cut, F(0.0), label, False
+        cleft = apart - F(7.0) if loose else micrograph.cleft(keys, (label, other))
+        grey -= micrograph.membrane(cleft, inside, across * half)
         if inside > F(20.0):
             where = (origin[0] + point[0], origin[1] + point[1], origin[2] + point[2])
             grey -= organelles(keys, cell.piece[one], first, inside, where)
         if other != label and inside < F(48.0):
             grey -= micrograph.density(keys, (label, other), inside, (place_z, place_y, place_x))
-        gap = inside < F(GAP_NM) and (other != label or share(mix(label), 1) < F(0.5))
         truth[i] = U64(0) if gap else label
         row.grey[i] = grey
 
@@ -290,20 +278,21 @@ def paint_section(scene: Kernel, task: Kernel, row: Kernel, z: Kernel, out: Kern
     image, truth = out
     lattice, box = scene.lattice, scene.box
     section = micrograph.section(scene.keys, z)
+    aligned = scene.loops.kinds != NO_LOOPS
+    shift_y = np.int64(0) if aligned else np.int64(section.shift_y)
+    shift_x = np.int64(0) if aligned else np.int64(section.shift_x)
     first = (lattice.begin[1] + where[1]) * lattice.pitch[1], (lattice.begin[2] + where[2]) * lattice.pitch[2]
-    y_from = max(first[0], box[0, 1] + section.shift_y)
-    y_to = min(first[0] + lattice.pitch[1], box[1, 1] + section.shift_y)
-    x_from = max(first[1], box[0, 2] + section.shift_x)
-    x_to = min(first[1] + lattice.pitch[2], box[1, 2] + section.shift_x)
+    y_from, y_to = max(first[0], box[0, 1] + shift_y), min(first[0] + lattice.pitch[1], box[1, 1] + shift_y)
+    x_from, x_to = max(first[1], box[0, 2] + shift_x), min(first[1] + lattice.pitch[2], box[1, 2] + shift_x)
     n = x_to - x_from
     if n <= 0:
         return
     for y in range(y_from, y_to):
         advance(lattice, where, cell.origin, (z, y, x_from, n), row.point)
         compete(scene, cell, kept, row, n)
-        k, j, m = z - box[0, 0], y - section.shift_y - box[0, 1], x_from - section.shift_x - box[0, 2]
+        k, j, m = z - box[0, 0], y - shift_y - box[0, 1], x_from - shift_x - box[0, 2]
         shade(scene, cell, row, (z, y, x_from, n), truth[k, j, m : m + n])
-        at = (z, y - section.shift_y, x_from - section.shift_x)
+        at = (z, y - shift_y, x_from - shift_x)
         expose(scene.keys, section, row.grey, at, image[k, j, m : m + n])
 
 
@@ -347,6 +336,7 @@ def generate(
     shape: Index,
     voxel_size_nm: tuple[float, float, float],
     self_touching: bool = False,
+    loop_kinds: str | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
     """Image and truth of a box; every voxel a function of the seed and its position alone."""
     if not Box.of_shape(shape).contains(box):
@@ -364,9 +354,22 @@ def generate(
     image, truth = np.empty(box.shape, np.uint8), np.empty(box.shape, np.uint64)
     if box.voxels == 0:
         return image, truth
-    lattice = cells(box.grow((0, SHIFT_VX, SHIFT_VX)), voxel_size_nm, seed)  # sections are displaced
-    flat = lattice.corner.reshape(-1, 3)
-    trees = skeleton(seed, self_touching, flat.min(axis=0), flat.max(axis=0))
-    scene = Scene(lattice, trees, appearance(seed), np.array([box.begin, box.end], np.int64), self_touching)
+    kinds = NO_LOOPS if loop_kinds is None else KINDS.index(loop_kinds)
+    scene = _scene(box, seed, voxel_size_nm, (self_touching, kinds))
+    lattice = scene.lattice
     paint(scene, empty_cell(), empty_row(int(lattice.pitch[2])), image, truth)
     return image, truth
+
+
+def _scene(box: Box, seed: int, voxel_size_nm: tuple[float, float, float], options: tuple[bool, int]) -> Scene:
+    """Everything that decides a box's voxels."""
+    folds, kinds = options
+    calm = kinds != NO_LOOPS
+    lattice = cells(box.grow((0, SHIFT_VX, SHIFT_VX)), voxel_size_nm, seed, calm=calm)  # sections are displaced
+    flat = lattice.corner.reshape(-1, 3)
+    first = lattice.begin * lattice.pitch
+    last = first + (np.array(lattice.corner.shape[:3]) - 1) * lattice.pitch
+    physical_nm = np.array([first, last]) * lattice.voxel_nm
+    trees = skeleton(seed, folds, flat.min(axis=0), flat.max(axis=0), (kinds, physical_nm))
+    bent = loops(seed, kinds, warp_of(seed, calm=calm))
+    return Scene(lattice, trees, appearance(seed), np.array([box.begin, box.end], np.int64), folds, bent)

@@ -22,6 +22,14 @@ F = np.float32
 
 CELL_NM = (60.0, 60.0, 96.0)  # about; whole voxels
 SHEARS_NM = ((6000.0, 1900.0), (1500.0, 330.0), (430.0, 74.0))  # period and amplitude
+CALM_NM = ((6000.0, 900.0), (1500.0, 130.0), (430.0, 24.0))  # where surfaces shall stay upright
+
+
+class Warp(NamedTuple):
+    """The shears of one volume."""
+
+    keys: NDArray[np.uint64]
+    shears_nm: NDArray[np.float64]  # (3, 2)
 
 
 class Lattice(NamedTuple):
@@ -33,11 +41,18 @@ class Lattice(NamedTuple):
     corner: NDArray[np.float64]  # (nz + 1, ny + 1, nx + 1, 3) warped nm
 
 
+def warp_of(seed: int, *, calm: bool = False) -> Warp:
+    """The shears of a seed."""
+    keys = np.array([subkey(U64(seed), U64(2000 + shear)) for shear in range(9)], np.uint64)
+    return Warp(keys, np.array(CALM_NM if calm else SHEARS_NM, np.float64))
+
+
 @vectorised
-def warp(keys: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
+def warp(bent: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
     """Physical nm to warped nm."""
+    keys = bent.keys
     for octave in range(3):
-        period, reach = SHEARS_NM[octave]
+        period, reach = bent.shears_nm[octave, 0], bent.shears_nm[octave, 1]
         scale = 1.0 / period
         z += reach * noise2(keys[3 * octave], y * scale, x * scale)
         y += reach * noise2(keys[3 * octave + 1], z * scale, x * scale)
@@ -46,7 +61,21 @@ def warp(keys: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
 
 
 @vectorised
-def bend(keys: Kernel, lattice: Kernel) -> None:
+def unwarp(bent: Kernel, z: Kernel, y: Kernel, x: Kernel) -> Kernel:
+    """Warped nm to physical nm: the shears undone, last one first."""
+    keys = bent.keys
+    for back in range(3):
+        octave = 2 - back
+        period, reach = bent.shears_nm[octave, 0], bent.shears_nm[octave, 1]
+        scale = 1.0 / period
+        x -= reach * noise2(keys[3 * octave + 2], z * scale, y * scale)
+        y -= reach * noise2(keys[3 * octave + 1], z * scale, x * scale)
+        z -= reach * noise2(keys[3 * octave], y * scale, x * scale)
+    return z, y, x
+
+
+@vectorised
+def bend(bent: Kernel, lattice: Kernel) -> None:
     """Evaluate the warp at every corner."""
     nz, ny, nx, _ = lattice.corner.shape
     step_z, step_y, step_x = lattice.pitch * lattice.voxel_nm
@@ -54,7 +83,7 @@ def bend(keys: Kernel, lattice: Kernel) -> None:
         for j in range(ny):
             for i in range(nx):
                 at = (lattice.begin[0] + k) * step_z, (lattice.begin[1] + j) * step_y, (lattice.begin[2] + i) * step_x
-                z, y, x = warp(keys, at[0], at[1], at[2])
+                z, y, x = warp(bent, at[0], at[1], at[2])
                 lattice.corner[k, j, i, 0], lattice.corner[k, j, i, 1], lattice.corner[k, j, i, 2] = z, y, x
 
 
@@ -103,7 +132,7 @@ def advance(lattice: Kernel, where: Kernel, origin: Kernel, run: Kernel, point: 
             point[axis, n_x] = base + slope * (a / F(pitch[2]))
 
 
-def cells(box: Box, voxel_size_nm: tuple[float, float, float], seed: int) -> Lattice:
+def cells(box: Box, voxel_size_nm: tuple[float, float, float], seed: int, *, calm: bool = False) -> Lattice:
     """The cells that cover a box, bent."""
     voxel_nm = np.array(voxel_size_nm, np.float64)
     pitch = np.maximum(1, np.floor(np.array(CELL_NM) / voxel_nm + 0.5).astype(np.int64))
@@ -111,6 +140,5 @@ def cells(box: Box, voxel_size_nm: tuple[float, float, float], seed: int) -> Lat
     end = -(-np.array(box.end, np.int64) // pitch)
     corners = tuple(int(n) + 1 for n in end - begin)
     lattice = Lattice(begin, pitch, voxel_nm, np.empty((*corners, 3), np.float64))
-    keys = np.array([subkey(U64(seed), U64(2000 + shear)) for shear in range(9)], np.uint64)
-    bend(keys, lattice)
+    bend(warp_of(seed, calm=calm), lattice)
     return lattice

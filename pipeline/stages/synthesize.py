@@ -62,12 +62,13 @@ class Synthesize(Stage[Inputs, Outputs]):
         if not self.active:
             return {}
         settings = self._settings
-        return {
+        told = {
             "seed": settings.seed,
             "size": settings.size,
             "voxel_size_nm": settings.voxel_size_nm,
             "self_touching": settings.self_touching,
         }
+        return told if settings.loops is None else {**told, "loops": settings.loops}
 
     def passes(self) -> tuple[Pass, ...]:
         """One sweep, if there is anything to generate."""
@@ -96,6 +97,7 @@ class Synthesize(Stage[Inputs, Outputs]):
             shape=settings.size,
             voxel_size_nm=settings.voxel_size_nm,
             self_touching=settings.self_touching,
+            loop_kinds=settings.loops,
         )
         return Outputs(image_ZYX, truth_ZYX)
 

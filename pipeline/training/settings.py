@@ -20,7 +20,7 @@ from models.spec import NEAREST, WeightsSpec
 from pipeline.augmentation import Changes, PlainChanges, recipe_of
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box
-from pipeline.sections import Count, Extent, Length, Lengths, Margin, Section, Share, Triple
+from pipeline.sections import Count, Extent, Length, Lengths, LoopKinds, Margin, Section, Share, Triple, absent
 
 if TYPE_CHECKING:
     from models.objectives import Objective
@@ -75,6 +75,7 @@ class Volumes(Section):
     size: Extent  # voxels of the generator
     begin: Triple = (0, 0, 0)  # where in the endless volume
     voxel_size_nm: Lengths = (30.0, 6.0, 6.0)
+    loops: LoopKinds | None = Field(None, exclude_if=absent)  # processes whose arms touch, at known places
 
     @property
     def seeds(self) -> range:

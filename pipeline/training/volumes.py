@@ -223,7 +223,8 @@ def _make(
             where="network.voxel_size_nm",
         )
     box = Box.of_shape(volumes.size).shift(volumes.begin)
-    image, fine = generate(box, seed=seed, shape=box.end, voxel_size_nm=volumes.voxel_size_nm)
+    size = volumes.voxel_size_nm
+    image, fine = generate(box, seed=seed, shape=box.end, voxel_size_nm=size, loop_kinds=volumes.loops)
     truth = first_labels(fine, factor)
     return mean_image(image, factor), widen_background(truth), truth
 

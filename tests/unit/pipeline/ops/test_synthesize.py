@@ -15,9 +15,10 @@ from pipeline.errors import WrongShape, WrongVoxelSize
 from pipeline.geometry import Box
 from pipeline.ops import forest as trees
 from pipeline.ops import micrograph, position_hash, synthesize
+from pipeline.ops.loops import NO_LOOPS, loops
 from pipeline.ops.neurites import skeleton
 from pipeline.ops.synthesize import generate
-from pipeline.ops.warped_cells import advance, cells, enclose
+from pipeline.ops.warped_cells import advance, cells, enclose, warp_of
 
 ENDLESS = (10**6, 10**6, 10**6)
 EM_NM = (30.0, 6.0, 6.0)
@@ -210,7 +211,8 @@ def test_no_capsule_that_matters_is_left_out() -> None:
     lattice = cells(box, EM_NM, 5)
     corners = lattice.corner.reshape(-1, 3)
     parts = skeleton(5, False, corners.min(axis=0), corners.max(axis=0))
-    scene = synthesize.Scene(lattice, parts, micrograph.appearance(5), np.array([box.begin, box.end]), False)
+    none = loops(5, NO_LOOPS, warp_of(5))
+    scene = synthesize.Scene(lattice, parts, micrograph.appearance(5), np.array([box.begin, box.end]), False, none)
     cell, row, found = synthesize.empty_cell(), synthesize.empty_row(16), np.empty((3, 1024))
     rng = np.random.default_rng(0)
     for _ in range(40):
