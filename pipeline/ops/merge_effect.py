@@ -77,6 +77,21 @@ def effect(counted: Pairs, first: U64, second: U64, *, ignore_truth_zero: bool =
     return Effect(*found)
 
 
+def effect_by_round(
+    counted: Pairs, pairs: tuple[U64, U64], rounds: NDArray[np.integer], merged: Bool, *, ignore_truth_zero: bool = True
+) -> Effect:
+    """The same for candidates of several rounds: a round begins with what those before it have merged."""
+    first, second = pairs
+    found = np.full((2, first.size), np.nan)
+    for number in np.unique(rounds):
+        rows = np.flatnonzero(rounds == number)
+        own = effect(counted, first[rows], second[rows], ignore_truth_zero=ignore_truth_zero)
+        found[:, rows] = own.split, own.merge
+        joined = rows[merged[rows]]
+        counted = united(counted, first[joined], second[joined])
+    return Effect(*found)
+
+
 def _by_segment(counted: Pairs, ignore_truth_zero: bool) -> tuple[U64, U64, I64]:
     """The rows that count, sorted by segment, then by truth."""
     kept = np.flatnonzero(counted.truth) if ignore_truth_zero else np.arange(counted.size)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.ops.evaluate import Pairs, merge, pairs, scores
-from pipeline.ops.merge_effect import Point, accepted, best, effect, sweep, united
+from pipeline.ops.merge_effect import Point, accepted, best, effect, effect_by_round, sweep, united
 
 MEASURES = ("voi_split", "voi_merge", "voi")
 
@@ -96,3 +96,16 @@ def test_nothing_to_measure_is_no_number() -> None:
     assert best(points) is None
     none = np.empty(0, np.uint64)
     assert effect(counted, none, none).split.size == 0
+
+
+def test_a_round_begins_with_what_those_before_it_have_merged() -> None:
+    counted = random_pairs(7, 60)
+    names = np.unique(counted.segment)[:4]
+    first, second = names[[0, 0, 2, 0, 0]], names[[1, 2, 3, 2, 3]]
+    rounds, merged = np.array([1, 1, 1, 2, 2], np.uint8), np.array([True, False, False, True, False])
+    found = effect_by_round(counted, (first, second), rounds, merged)
+    early, late = effect(counted, first, second), effect(united(counted, first[:1], second[:1]), first, second)
+    for name in ("split", "merge", "sum"):
+        expected = np.where(rounds == 1, getattr(early, name), getattr(late, name))
+        np.testing.assert_array_equal(getattr(found, name), expected)
+    assert early.sum[3] != late.sum[3]
