@@ -177,7 +177,8 @@ def _bar(candidates: Candidates, row: int) -> str:
     distance, middle = float(candidates.table["distance"][row]), BAR_WIDTH / 2
     dot = ""
     if not np.isnan(distance):
-        x = min(max(distance / candidates.threshold * middle, 6), BAR_WIDTH - 6)
+        share = distance / candidates.threshold if candidates.threshold else 2.0
+        x = min(max(share * middle, 6), BAR_WIDTH - 6)
         dot = f'<circle cx="{x:.1f}" cy="11" r="5.5"/>'
     return (
         f'<svg viewBox="0 0 {BAR_WIDTH} 22" preserveAspectRatio="none" aria-hidden="true">'

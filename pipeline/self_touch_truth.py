@@ -79,7 +79,7 @@ def _panels(candidates: Candidates, effect: Effect, rows: NDArray[np.integer]) -
     distance, decision = candidates.table["distance"], candidates.table["decision"]
     changes = [scaled(values) for values in (effect.split, effect.merge, effect.sum)]
     every = np.concatenate([values[rows] for values in changes])
-    farthest = max(2 * candidates.threshold, float(distance[rows].max()) * 1.04)
+    farthest = max(2 * candidates.threshold, float(distance[rows].max()) * 1.04) or 1.0
     low, high = min(-1.0, every.min()) - 0.3, max(1.0, every.max()) + 0.3
     wide = (WIDTH - LEFT - 2 * GAP - 8) / 3
     for place, (title, heights) in enumerate(zip(PANELS, changes, strict=True)):

@@ -43,3 +43,10 @@ def test_without_a_truth_decisions_are_shown_all_the_same() -> None:
 
 def test_no_candidates_are_told() -> None:
     assert told(candidates(0)) == '<p class="soft">No pair of segments is a candidate.</p>'
+
+
+def test_a_threshold_of_nothing_is_shown_as_well() -> None:
+    found = replace(candidates(30), threshold=0.0)
+    assert 'class="scatter"' in told(found)
+    still = replace(found, table={**found.table, "distance": np.zeros(30)})
+    assert 'class="touches"' in told(still)
