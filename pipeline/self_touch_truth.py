@@ -27,10 +27,10 @@ MOST = 1500
 WIDTH, HEIGHT = 1020, 340
 LEFT, TOP, BOTTOM, GAP = 58, 42, 44, 22
 PANELS = ("VOI split", "VOI merge", "VOI sum")
-LOOKS = {"merged": "a filled circle", "apart": "a ring", "abstained": "a grey cross", "refused": "a square"}
+LOOKS = {"merged": "filled circles", "apart": "rings", "abstained": "crosses", "refused": "squares"}
 
 STYLE = """
-.scatter{display:block;width:100%;height:auto;margin:18px 0 4px;color:var(--ink);font-size:12px}
+.scatter{display:block;width:100%;min-width:760px;height:auto;margin:18px 0 4px;color:var(--ink);font-size:12px}
 .scatter text{fill:var(--soft)}.scatter .title{fill:var(--ink);font-weight:600;font-size:13px}
 .scatter .grid{stroke:var(--line)}.scatter .zero{stroke:var(--soft)}
 .scatter .limit{stroke:#d33d2a;stroke-dasharray:4 3}.scatter .limit-name{fill:#d33d2a}
@@ -72,7 +72,7 @@ def scatter(candidates: Candidates) -> str:
     drawn = "".join(_panels(candidates, effect, shown))
     said = "Distance of mean embeddings against the change of VOI split, merge and sum, a mark for each candidate"
     svg = f'<svg class="scatter" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{drawn}</svg>'
-    return svg + _caption(candidates, shown.size, known.size)
+    return f'<div class="wide">{svg}</div>{_caption(candidates, shown.size, known.size)}'
 
 
 def _panels(candidates: Candidates, effect: Effect, rows: NDArray[np.integer]) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _mark(kind: str, x: float, y: float) -> str:
 
 def _caption(candidates: Candidates, shown: int, known: int) -> str:
     present = np.unique(candidates.table["decision"]).tolist()
-    looks = ", ".join(f"{LOOKS[KINDS[kind]]} {name}" for kind, name in DECISIONS.items() if kind in present)
+    looks = ", ".join(f"{LOOKS[KINDS[kind]]}: {name}" for kind, name in DECISIONS.items() if kind in present)
     told = (
         "Each candidate as if it alone were merged: below 0 the merge makes VOI better. "
         f"{looks[:1].upper()}{looks[1:]}; the dashed line is the threshold. Heights are logarithmic on both sides of 0."

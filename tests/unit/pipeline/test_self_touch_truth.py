@@ -16,7 +16,7 @@ from pipeline.self_touch_truth import HEIGHT, MOST, WIDTH, other_thresholds, sca
 
 
 def svg_of(drawn: str) -> ElementTree.Element:
-    return ElementTree.fromstring(re.match(r"<svg.*?</svg>", drawn).group())  # type: ignore[union-attr]
+    return ElementTree.fromstring(re.search(r"<svg.*?</svg>", drawn).group())  # type: ignore[union-attr]
 
 
 def test_every_candidate_with_a_distance_has_a_mark_in_each_panel() -> None:
