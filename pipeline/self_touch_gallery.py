@@ -56,7 +56,7 @@ background:var(--empty)}
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Decided:
     """What was decided, and how; the columns of `table` are those of the stage's decisions."""
 
     table: Mapping[str, NDArray[Any]]
@@ -72,15 +72,15 @@ class Candidates:
         return int(self.table["s1"].size)
 
 
-def gallery(candidates: Candidates) -> str:
+def gallery(decided: Decided) -> str:
     """At most two dozen candidates in groups; nothing if there are none."""
-    groups = chosen(candidates.table["distance"], candidates.table["decision"], candidates.threshold)
+    groups = chosen(decided.table["distance"], decided.table["decision"], decided.threshold)
     if not groups:
         return ""
-    views = candidates.views(np.concatenate([rows for _, rows in groups]))
-    parts, seen = [_legend(candidates)], 0
+    views = decided.views(np.concatenate([rows for _, rows in groups]))
+    parts, seen = [_legend(decided)], 0
     for title, rows in groups:
-        cards = (_card(candidates, int(row), views, seen + n) for n, row in enumerate(rows))
+        cards = (_card(decided, int(row), views, seen + n) for n, row in enumerate(rows))
         parts.append(f'<h3>{text(title)}</h3><div class="touches">{"".join(cards)}</div>')
         seen += rows.size
     return "".join(parts)
@@ -100,32 +100,32 @@ def chosen(
     return [(title, rows) for title, rows in groups if rows.size]
 
 
-def _legend(candidates: Candidates) -> str:
+def _legend(decided: Decided) -> str:
     first, second = (
         f'<span class="swatch" style="background:rgb{COLOURS[side]}"></span>{name}'
         for side, name in ((FIRST, "the first segment"), (SECOND, "the second"))
     )
-    extent = " \u00d7 ".join(str(n) for n in candidates.window)
+    extent = " \u00d7 ".join(str(n) for n in decided.window)
     return (
         f'<p class="soft">The section through the best contact of each pair. Left: the image. Middle: {first}, '
         f"{second}. Right: the embedding, its first three principal components as red, green and blue; colours of "
         f"different candidates cannot be compared. Dashed: the focal window ({extent} voxels) in which means are "
-        f"taken. The bar: the distance of the means from 0 to {2 * candidates.threshold:g}, with a mark at the "
-        f"threshold {candidates.threshold:g}; nearer than that, segments are merged.</p>"
+        f"taken. The bar: the distance of the means from 0 to {2 * decided.threshold:g}, with a mark at the "
+        f"threshold {decided.threshold:g}; nearer than that, segments are merged.</p>"
     )
 
 
-def _card(candidates: Candidates, row: int, views: Views, place: int) -> str:
-    kind = int(candidates.table["decision"][row])
+def _card(decided: Decided, row: int, views: Views, place: int) -> str:
+    kind = int(decided.table["decision"][row])
     return (
-        f'<div class="touch {KINDS[kind]}">{_pictures(candidates, row, views, place)}'
-        f'<div class="verdict"><b>{DECISIONS[kind]}</b>{_distance(candidates, row)}{_bar(candidates, row)}</div>'
-        f'{_by_truth(candidates, row)}<p class="soft">{text(_told(candidates, row))}</p></div>'
+        f'<div class="touch {KINDS[kind]}">{_pictures(decided, row, views, place)}'
+        f'<div class="verdict"><b>{DECISIONS[kind]}</b>{_distance(decided, row)}{_bar(decided, row)}</div>'
+        f'{_by_truth(decided, row)}<p class="soft">{text(_told(decided, row))}</p></div>'
     )
 
 
-def _pictures(candidates: Candidates, row: int, views: Views, place: int) -> str:
-    table = candidates.table
+def _pictures(decided: Decided, row: int, views: Views, place: int) -> str:
+    table = decided.table
     at = ", ".join(str(table[axis][row]) for axis in AXES)
     image_YX, sides_YX = views.image_NYX[place], views.sides_NYX[place]
     both_YX = np.where(sides_YX == OTHER, 0, sides_YX)
@@ -134,17 +134,17 @@ def _pictures(candidates: Candidates, row: int, views: Views, place: int) -> str
         (f"Segments {table['s1'][row]} in blue and {table['s2'][row]} in orange", overlay(image_YX, both_YX, COLOURS)),
         (f"Embedding around {at} as colours", views.colours_NYXC[place]),
     )
-    return f'<div class="views">{"".join(_view(candidates, alt, picture) for alt, picture in drawn)}</div>'
+    return f'<div class="views">{"".join(_view(decided, alt, picture) for alt, picture in drawn)}</div>'
 
 
-def _view(candidates: Candidates, alt: str, picture: Rgb) -> str:
+def _view(decided: Decided, alt: str, picture: Rgb) -> str:
     """A picture in the tissue's proportions, the focal window framed."""
     extent = (picture.shape[0], picture.shape[1])
-    height, width = picture_shape(extent, candidates.voxel_size.nm[1:], PICTURE_PX)
+    height, width = picture_shape(extent, decided.voxel_size.nm[1:], PICTURE_PX)
     spans = []
-    for side, length, whole in zip(("top", "left"), candidates.window[1:], extent, strict=True):
+    for side, length, whole in zip(("top", "left"), decided.window[1:], extent, strict=True):
         spans.append(f"{side}:{100 * (whole // 2 - length // 2) / whole:.2f}%")
-    for side, length, whole in zip(("height", "width"), candidates.window[1:], extent, strict=True):
+    for side, length, whole in zip(("height", "width"), decided.window[1:], extent, strict=True):
         spans.append(f"{side}:{100 * length / whole:.2f}%")
     return (
         f'<div class="view"><img alt="{text(alt)}" width="{width}" height="{height}" src="{rgb_uri(picture)}">'
@@ -152,32 +152,32 @@ def _view(candidates: Candidates, alt: str, picture: Rgb) -> str:
     )
 
 
-def _distance(candidates: Candidates, row: int) -> str:
-    distance = candidates.table["distance"][row]
+def _distance(decided: Decided, row: int) -> str:
+    distance = decided.table["distance"][row]
     if np.isnan(distance):
         return "<span>no distance</span>"
-    sign = "<" if distance < candidates.threshold else "\u2265"
-    return f"<span>distance {distance:.4f} {text(sign)} {candidates.threshold:g}</span>"
+    sign = "<" if distance < decided.threshold else "\u2265"
+    return f"<span>distance {distance:.4f} {text(sign)} {decided.threshold:g}</span>"
 
 
-def _by_truth(candidates: Candidates, row: int) -> str:
+def _by_truth(decided: Decided, row: int) -> str:
     """Whether the truth agrees."""
-    if candidates.effect is None:
+    if decided.effect is None:
         return ""
-    change = float(candidates.effect.sum[row])
+    change = float(decided.effect.sum[row])
     if np.isnan(change) or change == 0:
         return '<p class="soft">The truth does not tell.</p>'
-    right = (change < 0) == (int(candidates.table["decision"][row]) == MERGED)
+    right = (change < 0) == (int(decided.table["decision"][row]) == MERGED)
     word = "right" if right else "wrong"
     return f'<p class="{word}">{word} by the truth: VOI {signed(change)} bits if merged</p>'
 
 
-def _bar(candidates: Candidates, row: int) -> str:
+def _bar(decided: Decided, row: int) -> str:
     """Where the distance lies between 0 and twice the threshold."""
-    distance, middle = float(candidates.table["distance"][row]), BAR_WIDTH / 2
+    distance, middle = float(decided.table["distance"][row]), BAR_WIDTH / 2
     dot = ""
     if not np.isnan(distance):
-        share = distance / candidates.threshold if candidates.threshold else 2.0
+        share = distance / decided.threshold if decided.threshold else 2.0
         x = min(max(share * middle, 6), BAR_WIDTH - 6)
         dot = f'<circle cx="{x:.1f}" cy="11" r="5.5"/>'
     return (
@@ -188,8 +188,8 @@ def _bar(candidates: Candidates, row: int) -> str:
     )
 
 
-def _told(candidates: Candidates, row: int) -> str:
-    table = candidates.table
+def _told(decided: Decided, row: int) -> str:
+    table = decided.table
     score = int(table["score_sum"][row]) / max(int(table["edges"][row]) * FULL_SCALE, 1)
     rounds = f"round {table['round'][row]} \u00b7 " if np.unique(table["round"]).size > 1 else ""
     at = ", ".join(str(table[axis][row]) for axis in AXES)

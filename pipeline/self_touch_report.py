@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.ops.merge_effect import Point
 from pipeline.pages import table, text
-from pipeline.self_touch_gallery import DECISIONS, Candidates, gallery
+from pipeline.self_touch_gallery import DECISIONS, Decided, gallery
 from pipeline.self_touch_gallery import STYLE as GALLERY_STYLE
 from pipeline.self_touch_truth import STYLE as TRUTH_STYLE
 from pipeline.self_touch_truth import other_thresholds, scatter, verdicts
@@ -25,25 +25,25 @@ MEANING = (
 )
 
 
-def told(candidates: Candidates, points: Sequence[Point] = ()) -> str:
+def told(decided: Decided, points: Sequence[Point] = ()) -> str:
     """The section, of all candidates of a run; `points` are other thresholds, if there is a truth."""
-    if not candidates.size:
+    if not decided.size:
         return _soft("No pair of segments is a candidate.")
-    rounds = np.unique(candidates.table["round"]).size
+    rounds = np.unique(decided.table["round"]).size
     return (
-        counts(candidates)
+        counts(decided)
         + _soft(MEANING)
-        + scatter(candidates)
-        + verdicts(candidates)
-        + other_thresholds(points, candidates.threshold, rounds=rounds)
-        + gallery(candidates)
+        + scatter(decided)
+        + verdicts(decided)
+        + other_thresholds(points, decided.threshold, rounds=rounds)
+        + gallery(decided)
     )
 
 
-def counts(candidates: Candidates) -> str:
+def counts(decided: Decided) -> str:
     """A row for every round: candidates, and what was decided."""
-    decision, of_round = candidates.table["decision"], candidates.table["round"]
-    near = np.abs(candidates.table["distance"] - candidates.threshold) < CLOSE
+    decision, of_round = decided.table["decision"], decided.table["round"]
+    near = np.abs(decided.table["distance"] - decided.threshold) < CLOSE
     rows = []
     for number in np.unique(of_round).tolist():
         own = of_round == number

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.ops.merge_effect import Effect, Point, best
 from pipeline.pages import table, text
-from pipeline.self_touch_gallery import DECISIONS, KINDS, MERGED, MINUS, Candidates
+from pipeline.self_touch_gallery import DECISIONS, KINDS, MERGED, MINUS, Decided
 
 SMALL = 1e-5  # bits
 MOST = 1500
@@ -59,32 +59,32 @@ class _Frame:
 
 
 # ---- the plot ------------------------------------------------------------------------------------------------------
-def scatter(candidates: Candidates) -> str:
+def scatter(decided: Decided) -> str:
     """Distance against the changes of VOI; nothing without a truth or without a distance."""
-    effect = candidates.effect
+    effect = decided.effect
     if effect is None:
         return ""
-    distance = candidates.table["distance"]
+    distance = decided.table["distance"]
     known = np.flatnonzero(np.isfinite(distance) & np.isfinite(effect.sum))
     if not known.size:
         return ""
     shown = np.sort(known[np.argsort(-np.abs(effect.sum[known]), kind="stable")][:MOST])
-    drawn = "".join(_panels(candidates, effect, shown))
+    drawn = "".join(_panels(decided, effect, shown))
     said = "Distance of mean embeddings against the change of VOI split, merge and sum, a mark for each candidate"
     svg = f'<svg class="scatter" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{drawn}</svg>'
-    return f'<div class="wide">{svg}</div>{_caption(candidates, shown.size, known.size)}'
+    return f'<div class="wide">{svg}</div>{_caption(decided, shown.size, known.size)}'
 
 
-def _panels(candidates: Candidates, effect: Effect, rows: NDArray[np.integer]) -> Iterator[str]:
-    distance, decision = candidates.table["distance"], candidates.table["decision"]
+def _panels(decided: Decided, effect: Effect, rows: NDArray[np.integer]) -> Iterator[str]:
+    distance, decision = decided.table["distance"], decided.table["decision"]
     changes = [scaled(values) for values in (effect.split, effect.merge, effect.sum)]
     every = np.concatenate([values[rows] for values in changes])
-    farthest = max(2 * candidates.threshold, float(distance[rows].max()) * 1.04) or 1.0
+    farthest = max(2 * decided.threshold, float(distance[rows].max()) * 1.04) or 1.0
     low, high = min(-1.0, every.min()) - 0.3, max(1.0, every.max()) + 0.3
     wide = (WIDTH - LEFT - 2 * GAP - 8) / 3
     for place, (title, heights) in enumerate(zip(PANELS, changes, strict=True)):
         frame = _Frame(LEFT + place * (wide + GAP), wide, farthest, low, high)
-        yield _axes(frame, title, candidates.threshold, numbered=place == 0)
+        yield _axes(frame, title, decided.threshold, numbered=place == 0)
         for row in rows[np.argsort(decision[rows] == MERGED, kind="stable")]:  # merged ones on top
             yield _mark(KINDS[int(decision[row])], frame.x(float(distance[row])), frame.y(float(heights[row])))
 
@@ -143,8 +143,8 @@ def _mark(kind: str, x: float, y: float) -> str:
     return f'<path class="{kind}" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>'
 
 
-def _caption(candidates: Candidates, shown: int, known: int) -> str:
-    present = np.unique(candidates.table["decision"]).tolist()
+def _caption(decided: Decided, shown: int, known: int) -> str:
+    present = np.unique(decided.table["decision"]).tolist()
     looks = ", ".join(f"{LOOKS[KINDS[kind]]}: {name}" for kind, name in DECISIONS.items() if kind in present)
     told = (
         "Each candidate as if it alone were merged: below 0 the merge makes VOI better. "
@@ -152,27 +152,27 @@ def _caption(candidates: Candidates, shown: int, known: int) -> str:
     )
     if shown < known:
         told += f" Of {known:,} candidates the {shown:,} with the largest changes are drawn."
-    if missing := candidates.size - known:
+    if missing := decided.size - known:
         told += f" {missing:,} without a distance are left out."
     return f'<p class="soft">{text(told)}</p>'
 
 
 # ---- counts --------------------------------------------------------------------------------------------------------
-def verdicts(candidates: Candidates) -> str:
+def verdicts(decided: Decided) -> str:
     """Of every kind of decision, for how many candidates a merge would have been right."""
-    if candidates.effect is None:
+    if decided.effect is None:
         return ""
-    change, decision = candidates.effect.sum, candidates.table["decision"]
+    change, decision = decided.effect.sum, decided.table["decision"]
     falls, rises = change < 0, change > 0
     rows = []
     for kind, name in DECISIONS.items():
         own = decision == kind
         better, worse = int((own & falls).sum()), int((own & rises).sum())
         rows.append((name, f"{better:,}", f"{worse:,}", f"{int(own.sum()) - better - worse:,}"))
-    decided = falls | rises
-    right = int((decided & (falls == (decision == MERGED))).sum())
+    known = falls | rises
+    right = int((known & (falls == (decision == MERGED))).sum())
     told = (
-        f"{right:,} of {int(decided.sum()):,} decisions are right: merged where VOI falls, not merged where it rises. "
+        f"{right:,} of {int(known.sum()):,} decisions are right: merged where VOI falls, not merged where it rises. "
         "Unchanged: nothing that counts in the truth lies in one of the two."
     )
     head = ("decision", "a merge lets VOI fall", "lets it rise", "unchanged")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.geometry import VoxelSize
 from pipeline.ops.candidate_views import Views
 from pipeline.ops.merge_effect import Effect
-from pipeline.self_touch_gallery import ABSTAINED, APART, MERGED, REFUSED, Candidates
+from pipeline.self_touch_gallery import ABSTAINED, APART, MERGED, REFUSED, Decided
 
 SHAPE_YX = (12, 16)
 
@@ -23,7 +23,7 @@ def views_of(rows: NDArray[np.integer]) -> Views:
     return Views(image, sides, np.repeat((sides * 60)[..., None], 3, axis=-1))
 
 
-def candidates(count: int = 60, *, truth: bool = True, rounds: int = 1, threshold: float = 1.5) -> Candidates:
+def candidates(count: int = 60, *, truth: bool = True, rounds: int = 1, threshold: float = 1.5) -> Decided:
     """Every tenth abstains, two more of ten are refused; the truth agrees with nearly all decisions."""
     rng = np.random.default_rng(3)
     distance = rng.uniform(0, 2 * threshold, count)
@@ -47,4 +47,4 @@ def candidates(count: int = 60, *, truth: bool = True, rounds: int = 1, threshol
     alike = np.nan_to_num(distance, nan=3.0) + rng.normal(0, 0.1, count) < threshold
     effect = Effect(np.where(alike, -size, 0.0), np.where(alike, 0.0, size))
     size_nm = VoxelSize.from_nm([30, 12, 6])
-    return Candidates(table, threshold, size_nm, (3, 4, 6), views_of, effect if truth else None)
+    return Decided(table, threshold, size_nm, (3, 4, 6), views_of, effect if truth else None)
