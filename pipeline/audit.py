@@ -28,9 +28,12 @@ from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.borrowed_codes import BorrowedCodes
 from pipeline.stages.classes import ClassVotes
 from pipeline.stages.code_source import CodeSource
+from pipeline.stages.contacts import Contacts
+from pipeline.stages.cut import Cut
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
+from pipeline.stages.self_touch import SelfTouch
 from pipeline.stages.stage import Site, Stage
 from workers.block import BlockRef
 
@@ -38,7 +41,7 @@ U64 = NDArray[np.uint64]
 AnyStage = Stage[Any, Any]
 Tell = Callable[[str], None]
 
-AFTER_FRAGMENTS = (RegionGraph, ClassVotes, Agglomerate, Relabel)
+AFTER_FRAGMENTS = (RegionGraph, Contacts, ClassVotes, Agglomerate, Cut, SelfTouch, Relabel)
 
 
 @dataclass(frozen=True)

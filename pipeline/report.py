@@ -170,7 +170,8 @@ def _objects(outcome: Outcome) -> str:
     if not outcome.complete:
         return '<p class="soft">Counts of segments follow when all blocks are done.</p>'
     fragments = sum(outcome.noted("agglomerate", "up", "fragments"))
-    merged = sum(outcome.noted("relabel", "", "merged"))
+    stages = ("relabel", "cut", "self_touch")  # whichever makes merges in this run
+    merged = sum(sum(outcome.noted(stage, "", "merged")) for stage in stages)
     voxels = sum(outcome.noted("relabel", "blocks", "voxels"))
     whole = outcome.plan.layer.roi.voxels
     rest = "background or masked" if _count(outcome, "masked") else "background"

@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 from models.spec import load_spec
 from pipeline.commands.init_affinities import affinities_config_text
-from pipeline.config import Pool, RunConfig
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.geometry import VoxelSize
+from pipeline.sections import Pool
 from pipeline.sources import open_source
 
 TEMPLATE = """\

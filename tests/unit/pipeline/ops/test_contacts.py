@@ -38,6 +38,7 @@ class Case:
     codes: np.ndarray
     table: np.ndarray
     roi: Box
+    grown: np.ndarray | None = None  # bits: edges that tell no affinity
 
     @property
     def layer(self) -> Voxel:
@@ -58,7 +59,8 @@ def random_case(rng: np.random.Generator, largest: int = 6, codes: type = np.uin
     levels = 256 if codes is np.uint8 else 65536
     roi = Box.of_shape(shape).shift(tuple(int(n) for n in rng.integers(0, 30, 3)))
     table = np.sort(rng.integers(0, 65536, levels))
-    return Case(labels, rng.integers(0, levels, (3, *shape)).astype(codes), table, roi)
+    grown = rng.integers(0, 8, shape).astype(np.uint8) if rng.random() < 0.3 else None
+    return Case(labels, rng.integers(0, levels, (3, *shape)).astype(codes), table, roi, grown)
 
 
 def random_block(rng: np.random.Generator) -> Voxel:
@@ -121,18 +123,21 @@ def reference(
 
 
 def row_of(case: Case, pair: tuple[int, int], voxels: dict[Voxel, list[int]]) -> tuple[int, Row]:
-    edges, sums, total = [0] * 3, [0] * 3, 0
+    edges, sums, total, grown = [0] * 3, [0] * 3, 0, 0
     for p, channels in voxels.items():
         for channel in channels:
             edges[channel] += 1
-            total += int(case.table[case.codes[(channel, *p)]])
+            if case.grown is not None and case.grown[p] >> channel & 1:
+                grown += 1
+            else:
+                total += int(case.table[case.codes[(channel, *p)]])
             sums = [s + v + b for s, v, b in zip(sums, p, case.roi.begin, strict=True)]
     places = [tuple(v + b for v, b in zip(p, case.roi.begin, strict=True)) for p in voxels]
     first, channel = min(places), voxels[min(voxels)][0]
     name = ((first[0] * case.layer[1] + first[1]) * case.layer[2] + first[2]) * 4 + channel
     corners = [f(along) for f in (min, max) for along in zip(*places, strict=True)]
     end = [v + 1 for v in corners[3:]]
-    return name, (*pair, *edges, total, *sums, len(voxels), *corners[:3], *end)
+    return name, (*pair, *edges, total, *sums, len(voxels), grown, *corners[:3], *end)
 
 
 def rows_of(found: ContactRows) -> dict[int, Row]:
@@ -167,6 +172,7 @@ def one_block(case: Case, grid: Grid, index: Voxel) -> Joined:
         code_table=case.table,
         place=Place(box.begin, case.layer),
         internal=grid.internal_faces(index),
+        grown_ZYX=None if case.grown is None else np.ascontiguousarray(case.grown[inside]),
     )
 
 
@@ -241,7 +247,7 @@ def test_codes_of_two_bytes_and_larger_volumes() -> None:
 def test_contacts_of_a_pair_add_up_to_its_row_of_the_region_graph() -> None:
     rng = np.random.default_rng(22)
     for _ in range(30):
-        case = random_case(rng)
+        case = replace(random_case(rng), grown=None)
         place = Place(case.roi.begin, case.layer)
         edges = graph_rows(case.labels, case.codes, {}, code_table=case.table, place=place)["inner"]
         found, _ = hierarchical(case, random_block(rng))
@@ -285,7 +291,7 @@ def merged(case: Case, rng: np.random.Generator) -> tuple[tuple[np.ndarray, np.n
     group = rng.integers(0, rng.integers(1, names.size + 2), names.size)
     smallest = np.array([names[group == g].min() for g in group], np.uint64)
     table = names[names != smallest], smallest[names != smallest]
-    return table, Case(rename(case.labels, *table), case.codes, case.table, case.roi)
+    return table, replace(case, labels=rename(case.labels, *table))
 
 
 def without_voxels(rows: dict[int, Row]) -> dict[int, Row]:
@@ -334,10 +340,10 @@ def slow_block(case: Case, grid: Grid, index: Voxel, **broken: object) -> Joined
     box, internal = grid.block_box(index), grid.internal_faces(index)
     rows, adjacent, at = reference(case, box, **broken)
     names = sorted(rows)
-    numbers = np.array([rows[name][2:] for name in names], np.int64).reshape(len(names), 14)
+    numbers = np.array([rows[name][2:] for name in names], np.int64).reshape(len(names), 15)
     ends = np.array([rows[name][:2] for name in names], np.uint64).reshape(len(names), 2)
     name = np.array(names, np.uint64)
-    found = ContactRows(name, ends[:, 0], ends[:, 1], numbers[:, :8], numbers[:, 8:11], numbers[:, 11:])
+    found = ContactRows(name, ends[:, 0], ends[:, 1], numbers[:, :9], numbers[:, 9:12], numbers[:, 12:])
     is_open = contact_join.reaches(found, box, internal)
     open_names = set(name[is_open].tolist())
     pairs = np.array(sorted(adjacent), np.uint64).reshape(-1, 2)

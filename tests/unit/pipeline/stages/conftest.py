@@ -17,12 +17,14 @@ from pipeline.stages import shells, tabular
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.classes import ClassVotes
 from pipeline.stages.contacts import Contacts
+from pipeline.stages.cut import Cut
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.mutex_watershed import MutexWatershed
 from pipeline.stages.predict import Predict
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
+from pipeline.stages.self_touch import SelfTouch
 from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.tiled_fragments import Seeded, Waterz
 from pipeline.tables import read_tables
@@ -32,7 +34,19 @@ from workers.block import BlockRef
 ROI = Box((1, 2, 3), (25, 42, 43))
 LAYER = Layer((26, 44, 45), ROI, VoxelSize.from_nm([30, 6, 6]))
 PREDICT_BLOCK = (12, 20, 20)
-KINDS = (Fragments, MutexWatershed, Seeded, Waterz, RegionGraph, Contacts, ClassVotes, Agglomerate, Relabel)
+KINDS = (
+    Fragments,
+    MutexWatershed,
+    Seeded,
+    Waterz,
+    RegionGraph,
+    Contacts,
+    ClassVotes,
+    Agglomerate,
+    Cut,
+    SelfTouch,
+    Relabel,
+)
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -4, 0), (0, 0, -4), (1, -3, 0), (0, 3, -3))
 
