@@ -26,6 +26,7 @@ from pipeline.stages.contacts import Contacts
 from pipeline.stages.cut import Cut
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
+from pipeline.stages.merge_effect import MergeEffect
 from pipeline.stages.mutex_watershed import MutexWatershed
 from pipeline.stages.predict import Predict
 from pipeline.stages.pyramid import Pyramid
@@ -63,6 +64,7 @@ STAGES: tuple[type[AnyStage], ...] = (
     Pyramid,
     Evaluate,
     Sweep,
+    MergeEffect,
 )
 
 BLOCKS_IN_HAND = 3  # one being read, one computed, one written

@@ -17,6 +17,8 @@ from pipeline.geometry import AXES, Box, VoxelSize
 from pipeline.outcome import Outcome
 from pipeline.pages import duration, failure_list, header, moment, page, pairs, table, text
 from pipeline.progress import FailureStatus, now
+from pipeline.self_touch_report import STYLE as TOUCH_STYLE
+from pipeline.self_touch_report import self_touch
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.evaluate import TOTAL, Evaluate
@@ -56,7 +58,9 @@ def report_page(outcome: Outcome) -> str:
         *(_section(title, section, outcome) for title, section in SECTIONS),
         f'<footer class="soft">{_versions(outcome)}</footer>',
     ]
-    return page(f"{Path(root).name} · neurotile report", "\n".join(body), state=state, style=STYLE + TREE_STYLE)
+    return page(
+        f"{Path(root).name} · neurotile report", "\n".join(body), state=state, style=STYLE + TREE_STYLE + TOUCH_STYLE
+    )
 
 
 def _section(title: str, section: Section, outcome: Outcome) -> str:
@@ -378,6 +382,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("Scores", _scores),
     ("Thresholds", lambda outcome: thresholds(outcome, scores(outcome))),
     ("Largest objects", largest_objects),
+    ("Self-touch", self_touch),
     ("Failed blocks", _failures),
     ("Work", _work),
     ("Volume", _volume),

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from pipeline.geometry import AXES, Index, VoxelSize
 from pipeline.ops.candidate_views import FIRST, OTHER, SECOND, Views
 from pipeline.ops.merge_effect import Effect
+from pipeline.ops.self_touch import ABSTAINED, APART, REFUSED
+from pipeline.ops.self_touch import MERGE as MERGED
 from pipeline.ops.thresholds import FULL_SCALE
 from pipeline.pages import text
 from pipeline.pictures import Rgb, grey, overlay, picture_shape
 from pipeline.png import rgb_uri
 
-APART, MERGED, ABSTAINED, REFUSED = range(4)
 DECISIONS = {MERGED: "merged", APART: "kept apart", ABSTAINED: "abstained", REFUSED: "refused by a guard"}
 KINDS = {MERGED: "merged", APART: "apart", ABSTAINED: "abstained", REFUSED: "refused"}  # in style sheets
 COLOURS = {FIRST: (61, 126, 219), SECOND: (240, 128, 20)}

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ops.merge_effect import Effect, Point, best
+from pipeline.ops.self_touch import MERGE as MERGED
 from pipeline.pages import table, text
-from pipeline.self_touch_gallery import DECISIONS, KINDS, MERGED, MINUS, Decided
+from pipeline.self_touch_gallery import DECISIONS, KINDS, MINUS, Decided
 
 SMALL = 1e-5  # bits
 MOST = 1500

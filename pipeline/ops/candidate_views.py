@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -47,16 +47,20 @@ class Views:
         image, sides, *colours = (table[name].reshape(-1, *shape_YX) for name in COLUMNS)
         return cls(image, sides, np.stack(colours, axis=-1))
 
+    @classmethod
+    def none(cls, shape_YX: tuple[int, int]) -> Views:
+        """No views of this height and width."""
+        empty = np.zeros((0, *shape_YX), np.uint8)
+        return cls(empty, empty, np.zeros((*empty.shape, 3), np.uint8))
+
     def take(self, rows: NDArray[np.integer]) -> Views:
         """Some of them."""
         return Views(self.image_NYX[rows], self.sides_NYX[rows], self.colours_NYXC[rows])
 
 
-def sides(labels: NDArray[np.uint64], first: int, second: int) -> U8:
-    """Which side every voxel is on."""
-    found = np.where(labels == 0, NEITHER, OTHER).astype(np.uint8)
-    found[labels == np.uint64(first)], found[labels == np.uint64(second)] = FIRST, SECOND
-    return found
+def stacked(parts: Sequence[Views]) -> Views:
+    """Views of one height and width, one after the other."""
+    return Views(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Views)))
 
 
 def views(image_NYX: U8, sides_NYX: U8, sections_NDYX: NDArray[np.floating[Any]]) -> Views:

@@ -85,12 +85,14 @@ def see(coarse: Coarse, patches: list[Box], read: Callable[[Box], NDArray[np.uin
 
 
 def sides(
-    coarse: Coarse, window: Box, pair: tuple[int, int], read: Callable[[Box], NDArray[np.uint64]]
+    coarse: Coarse, window: Box, pair: tuple[int, int], read: Callable[[Box], NDArray[np.uint64]], *, other: int = 0
 ) -> NDArray[np.uint8]:
-    """Which coarse voxels of a window belong to the first (1) and the second (2) of two segments; 0 elsewhere."""
+    """Which coarse voxels of a window belong to the first (1) and the second (2) of two segments, and to `other` ones;
+    0 elsewhere."""
     found_ZYX = np.zeros(window.shape, np.uint8)
     inside = window.clip(Box.of_shape(coarse.shape))
     labels_ZYX = first_labels(read(inside.scale(coarse.factor)), coarse.factor)
+    found_ZYX[inside.slices(window.begin)][labels_ZYX != 0] = other
     for side, segment in enumerate(pair, start=1):
         found_ZYX[inside.slices(window.begin)][labels_ZYX == np.uint64(segment)] = side
     return found_ZYX

@@ -13,7 +13,7 @@ from models.errors import WeightsInvalid
 from models.lattice import working_bytes
 from models.spec import WeightsSpec, from_json
 from pipeline.errors import BadWeights, ConfigError, OutOfMemory
-from pipeline.geometry import Index
+from pipeline.geometry import Index, VoxelSize
 from pipeline.ops.patches import Coarse
 from pipeline.stages.context import self_touch_factor
 from pipeline.stages.stage import Site
@@ -39,6 +39,16 @@ class Judge:
         return self._spec.patch
 
     @property
+    def section(self) -> Index:
+        """What is shown of a candidate, in its own voxels: one section of all that the network puts out."""
+        return (1, *self._spec.output[1:])
+
+    @property
+    def voxel_size(self) -> VoxelSize:
+        """Its own voxels."""
+        return VoxelSize.from_nm(self._spec.voxel_size_nm)
+
+    @property
     def window(self) -> Index:
         """What means are taken over, in its own voxels."""
         return self._config.window
@@ -56,9 +66,9 @@ class Judge:
         return working_bytes(self._spec, batch=self._config.batch, box_shape=(1, 1, 1), channels=channels, turned=False)
 
     def judge(self, candidates: Sequence[Candidate]) -> Judged:
-        """Distances of mean embeddings."""
+        """Distances of mean embeddings, and what there is to see."""
         try:
-            return self._network.judge(candidates, sections=False)
+            return self._network.judge(candidates)
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's own; torch is not imported here
                 raise
@@ -70,9 +80,8 @@ class Judge:
 
     @cached_property
     def _network(self) -> MeanEmbeddings:
-        from models.mean_embeddings import MeanEmbeddings
-
         from models.checkpoint import load_network
+        from models.mean_embeddings import MeanEmbeddings
 
         location = self._config.weights or self._predict.weights
         try:

@@ -9,7 +9,7 @@ the segments of the round before; their passes are `up0_2` and so on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import Box, Grid, Index
+from pipeline.geometry import Box, Grid, Index, VoxelSize
+from pipeline.ops.candidate_views import COLUMNS, OTHER, Views, stacked
 from pipeline.ops.patches import see, sides
 from pipeline.ops.relabel import rename
 from pipeline.ops.segment_pairs import Part, Reach, Stored, leaf
@@ -51,6 +52,7 @@ SURFACE_BYTES = 120  # a surface voxel of the children of a higher block: pairs,
 STORED_SURFACE_BYTES = 24
 CANDIDATES_PER_VOXEL = 1e-4  # assumed by estimates; published: 0.7e-6
 DECISION_BYTES = 400  # a row while all are united
+VIEW_COPIES = 4  # of views while they are made and stored
 IMAGE_COPIES = 6  # of the image around a block: fine, coarse, what reading copies
 
 
@@ -167,10 +169,13 @@ class SelfTouch(TabularStage):
         patches = tuple(judge.coarse.around(point, judge.patch) for point in points)
         image = see(judge.coarse, list(patches), lambda box: np.asarray(self._resample.image.read(box), np.uint8))
         labels = _Labels(self, self.united(_round(sweep) - 1))
-        windows = []
-        for point, s1, s2 in zip(points, found.s1.tolist(), found.s2.tolist(), strict=True):
-            windows.append(sides(judge.coarse, judge.coarse.around(point, judge.window), (s1, s2), labels.read))
-        return Decide(found, image, patches, tuple(windows), *rules)
+        sections = tuple(judge.coarse.around(point, judge.section) for point in points)
+        windows, shown = [], []
+        for point, section, *pair in zip(points, sections, found.s1.tolist(), found.s2.tolist(), strict=True):
+            window, both = judge.coarse.around(point, judge.window), (pair[0], pair[1])
+            windows.append(sides(judge.coarse, window, both, labels.read))
+            shown.append(sides(judge.coarse, section, both, labels.read, other=OTHER))
+        return Decide(found, image, patches, tuple(windows), *rules, sections, tuple(shown))
 
     def _candidates(self, sweep: str, index: Index) -> Candidates:
         return Candidates.of_columns(self.tables(sweep, index, "candidates")["candidates"])
@@ -219,6 +224,26 @@ class SelfTouch(TabularStage):
         tables = [self.tables(_pass(UNITE, r), ONLY, "decisions")["decisions"] for r in rounds]
         return {name: np.concatenate([table[name] for table in tables]) for name in (tables[0] if tables else {})}
 
+    def decision_refs(self) -> list[BlockRef]:
+        """The blocks that hold the decisions of all rounds."""
+        return [ref for number in self._rounds for ref in self.united_refs(number)]
+
+    def views(self, table: Mapping[str, NDArray[Any]], rows: NDArray[np.integer]) -> Views:
+        """What there is to see of some of the decisions."""
+        shape_YX, found = self._judge.section[1:], [Views.none(self._judge.section[1:])]
+        for row in rows.tolist():
+            place = (int(table["z"][row]), int(table["y"][row]), int(table["x"][row]))
+            block = next(iter(self.grids[0].touching(Box(place, (place[0] + 1, place[1] + 1, place[2] + 1)))))
+            stored = self.tables(_pass(DECIDE, int(table["round"][row])), block, "decisions", "views")
+            own = (stored["decisions"]["s1"] == table["s1"][row]) & (stored["decisions"]["s2"] == table["s2"][row])
+            found.append(Views.of_columns(stored["views"], shape_YX).take(np.flatnonzero(own)))
+        return stacked(found)
+
+    @property
+    def voxel_size(self) -> VoxelSize:
+        """The voxels in which windows and views are."""
+        return self._judge.voxel_size
+
     # ---- what it costs -----------------------------------------------------------------------------------------
     def memory_bytes(self, sweep: str) -> int:
         """By contacts in a block, by the surface above; the image around a block and a batch; or all candidates."""
@@ -230,14 +255,22 @@ class SelfTouch(TabularStage):
         if _kind(sweep) == UNITE:
             return int(DECISION_BYTES * CANDIDATES_PER_VOXEL * self.site.layer.roi.voxels) + (1 << 20)
         seen = self._seen(box, self._judge.patch)
-        return IMAGE_COPIES * seen.voxels + self._judge.working_bytes
+        shown = VIEW_COPIES * self._view_bytes * CANDIDATES_PER_VOXEL * box.voxels
+        return IMAGE_COPIES * seen.voxels + self._judge.working_bytes + int(shown)
 
     def stored_bytes(self) -> int:
-        """What every level hands up, and the decisions, twice."""
+        """What every level hands up, the decisions, twice, and their views."""
         if not self.active:
             return 0
         surfaces = STORED_SURFACE_BYTES * sum(faces_between(grid) for grid in self.grids)
-        return len(self._rounds) * int(surfaces + 3 * 88 * CANDIDATES_PER_VOXEL * self.site.layer.roi.voxels)
+        return len(self._rounds) * int(
+            surfaces + (3 * 88 + self._view_bytes) * CANDIDATES_PER_VOXEL * self.site.layer.roi.voxels
+        )
+
+    @property
+    def _view_bytes(self) -> int:
+        _, height, width = self._judge.section
+        return len(COLUMNS) * height * width
 
     # ---- where things are --------------------------------------------------------------------------------------
     @cached_property
@@ -304,7 +337,8 @@ class SelfTouch(TabularStage):
         """The image and the labels that a decision in a block may look at."""
         box = self.grids[0].block_box(index)
         refs = list(self._resample.refs(BLOCKS, self._seen(box, self._judge.patch)))
-        for block in self.grids[0].touching(self._seen(box, self._judge.window)):
+        looked_at = np.maximum(self._judge.window, self._judge.section).tolist()
+        for block in self.grids[0].touching(self._seen(box, (looked_at[0], looked_at[1], looked_at[2]))):
             refs += [*self._fragments.label_refs(block), *self._cut_refs(block)]
         return refs
 

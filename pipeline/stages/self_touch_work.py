@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box
+from pipeline.ops.candidate_views import Views, stacked, views
 from pipeline.ops.contact_table import ContactRows
 from pipeline.ops.patches import Seen
 from pipeline.ops.segment_pairs import PairRows, Part, Reach, Stored, step
@@ -18,6 +19,7 @@ from pipeline.stages.tabular import Tables
 from pipeline.tables import Table
 
 if TYPE_CHECKING:
+    from models.mean_embeddings import Judged
     from pipeline.stages.judge import Judge
 
 U64 = NDArray[np.uint64]
@@ -78,18 +80,24 @@ class Decide:
     least_voxels: int
     batch: int
     round: int
+    sections: tuple[Box, ...] = ()  # what is shown of the candidates
+    shown: tuple[NDArray[np.uint8], ...] = ()  # whose voxels are whose in them
 
     def compute(self) -> Tables:
         """Nothing is decided without a network."""
         raise LookupError("decisions are made with a network")
 
     def compute_with(self, judge: Judge) -> Tables:
-        """Compare, a batch at a time, and decide."""
+        """Compare, a batch at a time, and decide; what there is to see is kept beside the decisions."""
         count = self.candidates.size
         voxels, distance = np.zeros((count, 2), np.int64), np.full(count, np.nan)
+        seen = [Views.none(judge.section[1:])]
         for start in range(0, count, self.batch):
             here = slice(start, start + self.batch)
-            voxels[here], distance[here] = self._judged(judge, here)
+            found, image = self._judged(judge, here)
+            voxels[here], distance[here] = found.voxels, found.distance
+            drawn = [image.patch(section)[0] for section in self.sections[here]]
+            seen.append(views(np.stack(drawn), np.stack(self.shown[here])[:, 0], found.sections_NDYX))
         decision = decide(voxels, distance, largest=self.theta_d, least_voxels=self.least_voxels)
         table: Table = {
             **self.candidates.columns(),
@@ -99,16 +107,16 @@ class Decide:
             "decision": decision,
             "round": np.full(count, self.round, np.uint8),
         }
-        return Tables({"decisions": table}, {"candidates": count, "accepted": int((decision == MERGE).sum())})
+        sections = {"decisions": table, "views": stacked(seen).columns()}
+        return Tables(sections, {"candidates": count, "accepted": int((decision == MERGE).sum())})
 
-    def _judged(self, judge: Judge, here: slice) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _judged(self, judge: Judge, here: slice) -> tuple[Judged, Seen]:
         from models.mean_embeddings import Candidate
 
         if self.image is None:
             raise LookupError("there is nothing to decide")
         pairs = zip(self.patches[here], self.sides[here], strict=True)
-        found = judge.judge([Candidate(self.image.patch(patch), sides) for patch, sides in pairs])
-        return found.voxels, found.distance
+        return judge.judge([Candidate(self.image.patch(patch), sides) for patch, sides in pairs]), self.image
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pipeline.geometry import VoxelSize
 from pipeline.ops.candidate_views import Views
 from pipeline.ops.merge_effect import Effect
-from pipeline.self_touch_gallery import ABSTAINED, APART, MERGED, REFUSED, Decided
+from pipeline.ops.self_touch import ABSTAINED, APART, REFUSED
+from pipeline.ops.self_touch import MERGE as MERGED
+from pipeline.self_touch_gallery import Decided
 
 SHAPE_YX = (12, 16)
 

@@ -12,7 +12,9 @@ from PIL import Image
 from self_touch_cases import candidates
 
 from pipeline.ops.merge_effect import Effect
-from pipeline.self_touch_gallery import ABSTAINED, APART, GROUPS, MERGED, MINUS, NEAREST, chosen, gallery, signed
+from pipeline.ops.self_touch import ABSTAINED, APART
+from pipeline.ops.self_touch import MERGE as MERGED
+from pipeline.self_touch_gallery import GROUPS, MINUS, NEAREST, chosen, gallery, signed
 
 MOST = NEAREST[1] + sum(most for _, _, most in GROUPS)
 

@@ -8,7 +8,8 @@ import numpy as np
 from self_touch_cases import candidates
 
 from pipeline.ops.merge_effect import Point
-from pipeline.self_touch_gallery import ABSTAINED, APART, MERGED, REFUSED
+from pipeline.ops.self_touch import ABSTAINED, APART, REFUSED
+from pipeline.ops.self_touch import MERGE as MERGED
 from pipeline.self_touch_report import counts, told
 
 

@@ -11,7 +11,8 @@ import pytest
 from self_touch_cases import candidates
 
 from pipeline.ops.merge_effect import Effect, Point
-from pipeline.self_touch_gallery import ABSTAINED, APART, MERGED, REFUSED
+from pipeline.ops.self_touch import ABSTAINED, APART, REFUSED
+from pipeline.ops.self_touch import MERGE as MERGED
 from pipeline.self_touch_truth import HEIGHT, MOST, WIDTH, other_thresholds, scaled, scatter, verdicts
 
 

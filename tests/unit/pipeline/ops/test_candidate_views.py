@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.ops.candidate_views import Views, sides, views
+from pipeline.ops.candidate_views import Views, stacked, views
 
 
 def made(count: int = 3) -> Views:
@@ -42,7 +42,8 @@ def test_two_segments_with_vectors_of_their_own_look_different() -> None:
     assert np.abs(colours[0, 0].astype(int) - colours[0, 6]).max() > 200
 
 
-def test_sides_tell_the_two_from_others_and_from_none() -> None:
-    large = (1 << 63) + 5
-    labels = np.array([0, 7, large, 8], np.uint64)
-    assert sides(labels, large, 8).tolist() == [0, 3, 1, 2]
+def test_views_are_stacked() -> None:
+    found = made()
+    again = stacked([Views.none((6, 9)), found.take(np.array([0])), Views.none((6, 9)), found.take(np.array([1, 2]))])
+    np.testing.assert_array_equal(again.colours_NYXC, found.colours_NYXC)
+    assert stacked([Views.none((6, 9))]).columns()["image"].dtype == np.uint8
