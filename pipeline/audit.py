@@ -33,6 +33,7 @@ from pipeline.stages.cut import Cut
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
+from pipeline.stages.resample import Resample
 from pipeline.stages.self_touch import SelfTouch
 from pipeline.stages.stage import Site, Stage
 from workers.block import BlockRef
@@ -169,8 +170,10 @@ def _segment(plan: Plan, region: Box, block: Index, data: Path) -> tuple[U64, U6
     layer = Layer(plan.layer.shape, region, plan.layer.voxel_size)
     site = Site(config, layer, plan.facts, data, (), summaries.__getitem__)
     stages: list[AnyStage] = [BorrowedCodes(site, plan.stage(CodeSource))]
+    image = plan.find(Resample)  # stored already
+    known = () if image is None else (image,)
     for kind in (type(plan.stage(FragmentSource)), *AFTER_FRAGMENTS):
-        stages.append(kind(replace(site, before=tuple(stages))))
+        stages.append(kind(replace(site, before=(*known, *stages))))
     stages = [stage for stage in stages if stage.active]
     _refuse_beyond_memory(plan, stages)
     for stage in stages:

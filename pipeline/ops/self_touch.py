@@ -59,8 +59,8 @@ class Candidates:
 
     def inside(self, box: Box) -> Candidates:
         """Those whose point lies in a box."""
-        there = (self.point >= box.begin) & (self.point < box.end)
-        return self.take(there.all(axis=1))
+        there = (self.point >= np.array(box.begin)) & (self.point < np.array(box.end))
+        return self.take(np.asarray(there.all(axis=1)))
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """As a table."""

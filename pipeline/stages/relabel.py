@@ -98,7 +98,8 @@ class Relabel(TreeCut):
 
     def read(self, sweep: str, index: Index) -> Work:
         """A chunk's merges; for a block its pieces as well."""
-        merges, renames = None, ()
+        merges: ChunkMerges | None = None
+        renames: tuple[tuple[U64, U64], ...] = ()
         if self.corrected is not None:
             cut, self_touch = self.corrected
             renames = (cut.names(index), self_touch.united())

@@ -64,8 +64,7 @@ def random_case(rng: np.random.Generator, largest: int = 6, codes: type = np.uin
 
 
 def random_block(rng: np.random.Generator) -> Voxel:
-    z, y, x = (int(n) for n in rng.integers(1, 5, 3))
-    return z, y, x
+    return tuple(int(n) for n in rng.integers(1, 5, 3))
 
 
 # ---- the reference: voxel sets, components, adjacency in plain Python ----------------------------------------------
@@ -127,10 +126,8 @@ def row_of(case: Case, pair: tuple[int, int], voxels: dict[Voxel, list[int]]) ->
     for p, channels in voxels.items():
         for channel in channels:
             edges[channel] += 1
-            if case.grown is not None and case.grown[p] >> channel & 1:
-                grown += 1
-            else:
-                total += int(case.table[case.codes[(channel, *p)]])
+            unknown = case.grown is not None and case.grown[p] >> channel & 1
+            grown, total = grown + bool(unknown), total + (not unknown) * int(case.table[case.codes[(channel, *p)]])
             sums = [s + v + b for s, v, b in zip(sums, p, case.roi.begin, strict=True)]
     places = [tuple(v + b for v, b in zip(p, case.roi.begin, strict=True)) for p in voxels]
     first, channel = min(places), voxels[min(voxels)][0]

@@ -34,19 +34,8 @@ from workers.block import BlockRef
 ROI = Box((1, 2, 3), (25, 42, 43))
 LAYER = Layer((26, 44, 45), ROI, VoxelSize.from_nm([30, 6, 6]))
 PREDICT_BLOCK = (12, 20, 20)
-KINDS = (
-    Fragments,
-    MutexWatershed,
-    Seeded,
-    Waterz,
-    RegionGraph,
-    Contacts,
-    ClassVotes,
-    Agglomerate,
-    Cut,
-    SelfTouch,
-    Relabel,
-)
+MAKERS = (Fragments, MutexWatershed, Seeded, Waterz)
+KINDS = (*MAKERS, RegionGraph, Contacts, ClassVotes, Agglomerate, Cut, SelfTouch, Relabel)
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -4, 0), (0, 0, -4), (1, -3, 0), (0, 3, -3))
 
