@@ -127,7 +127,7 @@ def step(children: Sequence[Part], stored: Stored, box: Box, *, level: int, leas
     reach = _joined([(child.box, child.reach) for child in children], box)
     lasts = (reach.mask != 0) | (reach.until > level)
     ends = [_named(fragment, segment, side) for side in (stored.growing.a, stored.growing.b)]
-    is_open = np.unique(np.concatenate([reach.segment[lasts], *ends]))
+    is_open = _open(reach.segment[lasts], ends)
     own = _between(stored.closed, *(_named(fragment, segment, side) for side in (stored.closed.a, stored.closed.b)))
     contact, place = (np.concatenate([getattr(child, key) for child in children]) for key in ("contact", "place"))
     order = np.argsort(contact)
@@ -145,6 +145,11 @@ def step(children: Sequence[Part], stored: Stored, box: Box, *, level: int, leas
     names = (fragment[needed], segment[needed])
     part = Part(box, *names, upward, pairs.take(~final), places, waits[0][kept], waits[1][kept])
     return Counted(part, pairs.take(final))
+
+
+def _open(reaching: U64, ends: Sequence[U64]) -> U64:
+    """The segments that may have contacts outside: they reach out, or contacts of theirs do."""
+    return np.unique(np.concatenate([reaching, *ends]))
 
 
 @dataclass(frozen=True)
