@@ -181,19 +181,25 @@ def verdicts(decided: Decided) -> str:
 
 
 def other_thresholds(points: Sequence[Point], own: float, *, rounds: int = 1) -> str:
-    """What other thresholds of the distance would have given; nothing if nothing is measured."""
+    """What other thresholds of the distance would have given, each result once; nothing if nothing is measured."""
     least = best(points)
     if least is None:
         return ""
     marks = {own: "this run"}
     marks[least.threshold] = "best, this run" if least.threshold == own else "best"
+    ordered = sorted(points, key=lambda p: p.threshold)
+    before = [-1, *(point.accepted for point in ordered)]
     rows = (
         (f"{p.threshold:g}", f"{p.accepted:,}", *_measures(p), marks.get(p.threshold, ""))
-        for p in sorted(points, key=lambda p: p.threshold)
+        for p, last in zip(ordered, before, strict=False)
+        if p.accepted != last or p.threshold in marks
     )
     head = ("threshold of the distance", "merged", "VOI split, bits", "VOI merge, bits", "VOI sum", "ARAND", "")
     first = " In the first round; later ones would have other candidates." if rounds > 1 else ""
-    told = f"All candidates below a threshold merged, but for those that abstain or that a guard refuses.{first}"
+    told = (
+        "All candidates below a threshold merged, but for those that abstain or that a guard refuses; thresholds that "
+        f"merge no more than the one before are left out.{first}"
+    )
     return table(head, rows) + f'<p class="soft">{text(told)}</p>'
 
 

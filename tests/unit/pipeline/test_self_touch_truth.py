@@ -92,6 +92,9 @@ def test_other_thresholds_name_this_run_and_the_best() -> None:
     assert "<td>0.3000</td><td>0.2000</td><td>best</td>" in told
     assert "<td>0.4000</td><td>0.2000</td><td>this run</td>" in told
     assert "undefined" in told
+    more = other_thresholds([*points, Point(2.5, 7, 0.1, 0.3, 0.4, 0.2), Point(1.75, 5, 0.1, 0.2, 0.3, 0.2)], 2.0)
+    assert more == told  # the same merges once
+    assert "<td>2.5</td>" in other_thresholds([*points, Point(2.5, 7, 0.1, 0.3, 0.4, 0.2)], 2.5)
     assert "first round" not in told
     assert "first round" in other_thresholds(points, 1.5, rounds=2)
     assert "best, this run" in other_thresholds(points, 1.5)
