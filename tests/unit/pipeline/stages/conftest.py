@@ -24,6 +24,7 @@ from pipeline.stages.mutex_watershed import MutexWatershed
 from pipeline.stages.predict import Predict
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
+from pipeline.stages.resample import Resample
 from pipeline.stages.self_touch import SelfTouch
 from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.tiled_fragments import Seeded, Waterz
@@ -102,6 +103,31 @@ class StandIn(Predict):
         return self.codes_CZYX[(slice(channels), *box.slices(ROI.begin))].copy()
 
 
+class StandInImage(Resample):
+    """An image in memory."""
+
+    def __init__(self, site: Site, image_ZYX: np.ndarray) -> None:
+        Stage.__init__(self, site)
+        self.image_ZYX = image_ZYX
+
+    def upstream(self) -> tuple[Stage[Any, Any], ...]:
+        return ()
+
+    def content(self) -> dict[str, Any]:
+        return {"image": digest(self.image_ZYX)}
+
+    def passes(self) -> tuple[Pass, ...]:
+        return (Pass("blocks", Grid(LAYER.box, PREDICT_BLOCK)),)
+
+    @property
+    def image(self) -> Any:
+        return self
+
+    def read(self, box: Box) -> np.ndarray:  # type: ignore[override]
+        assert LAYER.box.contains(box)
+        return self.image_ZYX[box.slices()]
+
+
 @dataclass
 class Chain:
     """The stages, and the receipts of what they did."""
@@ -169,6 +195,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
         codes: np.ndarray | None = None,
         hidden: tuple[Index, ...] = (),
         facts: Mapping[str, Any] | None = None,
+        image: np.ndarray | None = None,
         **sections: Any,
     ) -> Chain:
         summaries: dict[BlockRef, Mapping[str, Any]] = {}
@@ -185,13 +212,14 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
             return Site(config, LAYER, facts or {}, tmp_path / "data", before, summary)
 
         predict = StandIn(site(), random_codes() if codes is None else codes, hidden)
-        before = (predict,)
+        before = (predict,) if image is None else (StandInImage(site(), image), predict)
+        made = len(before)
         for index in predict.grid:
             if not predict.masked("blocks", index):
                 summaries[BlockRef("predict/blocks", index)] = predict.summary(index)
         for kind in KINDS:
             before = (*before, kind(site()))
-        active = tuple(stage for stage in before[1:] if stage.active)
+        active = tuple(stage for stage in before[made:] if stage.active)
         return Chain(predict, active, {}, summaries, asked)  # type: ignore[arg-type]
 
     return build
