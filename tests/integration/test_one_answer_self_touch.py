@@ -112,3 +112,60 @@ def test_hashes_are_equal_on_four_grids_and_for_two_workers(folder: Path, neurot
 def decisions(root: Path) -> dict[str, np.ndarray]:
     plan = load_plan(RunFolder(root), Receipts(RunFolder(root).journals))
     return plan.stage(SelfTouch).decisions()
+
+
+SECOND_ROUTE = """
+[input]
+image = "image.npy"
+voxel_size_nm = [30, 6, 6]
+
+[affinities]
+path = "affinities.npy"
+voxel_size_nm = [30, 6, 6]
+
+[fragments]
+low = 0.1
+high = 0.95
+
+[agglomerate]
+floor = 0.3
+
+[relabel]
+threshold = 0.55
+
+[self_touch]
+enabled = true
+weights = "./embedding.safetensors"
+theta_self_contact = 0.0
+theta_d = 1.0
+min_contact_edges = 1
+window = [3, 8, 8]
+min_voxels = 1
+
+[pyramid]
+levels = 0
+
+[blocks]
+shape = [4, 20, 16]
+chunk = [4, 20, 16]
+"""
+
+
+def test_behind_a_merge_tree_and_at_another_threshold(folder: Path, neurotile: Callable[..., Any]) -> None:
+    """Affinities at 6 nm, judged at 12 nm; a derived run makes its own corrections, as a run from the start does."""
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 6, (3, 4, 9, 9)).repeat(2, 1).repeat(4, 2).repeat(4, 3)
+    np.save(folder / "affinities.npy", (coarse * 45 + rng.integers(0, 4, (3, *LAYER)) * 9).astype(np.uint8))
+    runs = []
+    for number, threshold in enumerate(("0.55", "0.7")):
+        config = folder / f"second{number}.toml"
+        config.write_text(SECOND_ROUTE.replace("threshold = 0.55", f"threshold = {threshold}"))
+        result = neurotile("run", config, "--out", folder / f"second{number}", "--json", *SERIAL)
+        assert result.returncode == 0, result.stderr
+        runs.append(json.loads(result.stdout))
+    assert runs[0]["sha256"] != runs[1]["sha256"]
+    out = folder / "derived"
+    result = neurotile("segment", folder / "second0", "--threshold", "0.7", "--out", out, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["sha256"] == runs[1]["sha256"]
+    assert {0, 1} & set(decisions(out)["decision"].tolist())
