@@ -24,6 +24,7 @@ from pipeline.stages.code_source import CodeSource
 from pipeline.stages.evaluate import TOTAL, Evaluate
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.predict import BLOCKS, PATCHES, Predict
+from pipeline.stages.self_touch import UNITE, SelfTouch
 from pipeline.toml import dump
 from pipeline.tree_report import STYLE as TREE_STYLE
 from pipeline.tree_report import largest_objects, thresholds
@@ -174,15 +175,17 @@ def _objects(outcome: Outcome) -> str:
     if not outcome.complete:
         return '<p class="soft">Counts of segments follow when all blocks are done.</p>'
     fragments = sum(outcome.noted("agglomerate", "up", "fragments"))
-    stages = ("relabel", "cut", "self_touch")  # whichever makes merges in this run
-    merged = sum(sum(outcome.noted(stage, "", "merged")) for stage in stages)
+    healed = sum(outcome.noted("self_touch", UNITE, "merged"))
+    merged = healed + sum(sum(outcome.noted(stage, "", "merged")) for stage in ("relabel", "cut"))
     voxels = sum(outcome.noted("relabel", "blocks", "voxels"))
     whole = outcome.plan.layer.roi.voxels
     rest = "background or masked" if _count(outcome, "masked") else "background"
-    told = (
-        f"{fragments - merged:,} segments, made of {fragments:,} fragments; they hold {voxels:,} of {whole:,} voxels "
-        f"({100 * voxels / whole:.1f}\u00a0%), the rest is {rest}."
-    )
+    counted = f"{fragments - merged:,} segments, made of {fragments:,} fragments; they"
+    if outcome.plan.find(Agglomerate) is None:
+        counted = "Segments"  # nobody has counted fragments
+    told = f"{counted} hold {voxels:,} of {whole:,} voxels ({100 * voxels / whole:.1f}\u00a0%), the rest is {rest}."
+    if outcome.plan.find(SelfTouch) is not None:
+        told += f" {healed:,} merges healed objects that touch themselves."
     products = " ".join(f"<code>{text(path.name)}</code>" for path in sorted(outcome.folder.root.glob("*.zarr")))
     return f'<p>{told}</p><p class="soft">In this folder: {products}</p>'
 
