@@ -59,7 +59,8 @@ def distance_of(patch_ZYX: np.ndarray, sides_ZYX: np.ndarray) -> float:
 def stand_in(self: Judge, candidates: Any) -> Judged:
     voxels = [[int((c.sides_ZYX == side).sum()) for side in (1, 2)] for c in candidates]
     distance = [distance_of(c.patch_ZYX, c.sides_ZYX) for c in candidates]
-    return Judged(np.array(voxels, np.int64).reshape(-1, 2), np.array(distance), np.zeros((0, 5, 1, 1), np.float16))
+    sections = np.zeros((len(voxels), 5, 16, 16), np.float16)
+    return Judged(np.array(voxels, np.int64).reshape(-1, 2), np.array(distance), sections)
 
 
 @pytest.fixture
