@@ -61,6 +61,10 @@ floor = {floor}                     # the merge tree reaches down to here
 [relabel]
 threshold = {threshold}                 # any value from floor up is a relabel away; raise it when objects are merged
 
+# [self_touch]                  # merges parts of objects that touch themselves
+# enabled = true
+# weights = "NET.safetensors"   # of an embedding net; none needed where predict.weights is one
+
 [pyramid]
 levels = {levels}                      # coarser copies for viewers
 

@@ -210,6 +210,10 @@ def test_a_block_needs_what_it_reads(healed: Callable[..., Any], reads: Callable
         return inputs
 
     done.run(checked)
+    stage = done.stage(SelfTouch)
+    empty = [index for index in stage.grids[0] if stage._fragments.empty(0, index)]
+    assert empty
+    assert not any(stage.masked("decide", index) for index in empty), "a point may lie between fragments"
     for stage, sweep, index in done.tasks():
         if isinstance(stage, SelfTouch) and not stage.masked(sweep, index):
             again = stage.write(sweep, index, stage.compute(stage.read(sweep, index)))
