@@ -28,9 +28,13 @@ from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.borrowed_codes import BorrowedCodes
 from pipeline.stages.classes import ClassVotes
 from pipeline.stages.code_source import CodeSource
+from pipeline.stages.contacts import Contacts
+from pipeline.stages.cut import Cut
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
+from pipeline.stages.resample import Resample
+from pipeline.stages.self_touch import SelfTouch
 from pipeline.stages.stage import Site, Stage
 from workers.block import BlockRef
 
@@ -38,7 +42,7 @@ U64 = NDArray[np.uint64]
 AnyStage = Stage[Any, Any]
 Tell = Callable[[str], None]
 
-AFTER_FRAGMENTS = (RegionGraph, ClassVotes, Agglomerate, Relabel)
+AFTER_FRAGMENTS = (RegionGraph, Contacts, ClassVotes, Agglomerate, Cut, SelfTouch, Relabel)
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,10 @@ def _segment(plan: Plan, region: Box, block: Index, data: Path) -> tuple[U64, U6
     layer = Layer(plan.layer.shape, region, plan.layer.voxel_size)
     site = Site(config, layer, plan.facts, data, (), summaries.__getitem__)
     stages: list[AnyStage] = [BorrowedCodes(site, plan.stage(CodeSource))]
+    image = plan.find(Resample)  # stored already
+    known = () if image is None else (image,)
     for kind in (type(plan.stage(FragmentSource)), *AFTER_FRAGMENTS):
-        stages.append(kind(replace(site, before=tuple(stages))))
+        stages.append(kind(replace(site, before=(*known, *stages))))
     stages = [stage for stage in stages if stage.active]
     _refuse_beyond_memory(plan, stages)
     for stage in stages:

@@ -21,11 +21,14 @@ from pipeline.sections import (
     Extent,
     Halo,
     Lengths,
+    Limits,
     LoopKinds,
     Region,
     Section,
+    SelfTouch,
     Share,
     Triple,
+    Workers,
     absent,
 )
 
@@ -202,7 +205,8 @@ class RegionGraph(Section):
 class Contacts(Section):
     """Connected places where two fragments touch: what a correction of self-contacts starts from."""
 
-    enabled: bool = False
+    enabled: bool = False  # self_touch.enabled makes them as well
+    expand_xy: int = Field(0, ge=0, le=3)  # voxels that segments grow into background first; raise it over wide gaps
 
 
 class Agglomerate(Section):
@@ -252,30 +256,6 @@ class Blocks(Section):
     chunk: Extent = Field((32, 64, 64), json_schema_extra=LAYOUT)  # inner chunks of a shard; must divide shape
 
 
-class Pool(Section):
-    """One pool of workers."""
-
-    count: int = Field(2, ge=1, le=4096, json_schema_extra=NOTHING)
-    memory_gb: float = Field(4.0, gt=0, json_schema_extra=NOTHING)  # limit per worker, enforced
-    timeout_s: int = Field(3600, ge=1, json_schema_extra=NOTHING)  # a block that takes longer is taken away
-    retries: int = Field(2, ge=0, le=100, json_schema_extra=NOTHING)
-
-
-class Workers(Section):
-    """The pools."""
-
-    executor: Literal["serial", "daisy"] = Field("daisy", json_schema_extra=NOTHING)
-    cpu: Pool = Pool()
-    gpu: Pool = Pool(count=1)
-
-
-class Limits(Section):
-    """What a run may use; the plan refuses beyond."""
-
-    disk_gb: float | None = Field(None, json_schema_extra=NOTHING)  # default: the free space
-    inodes: int = Field(1_000_000, ge=1, json_schema_extra=NOTHING)
-
-
 class RunConfig(Section):
     """A whole run."""
 
@@ -292,6 +272,7 @@ class RunConfig(Section):
     region_graph: RegionGraph = RegionGraph()
     contacts: Contacts = Contacts()
     agglomerate: Agglomerate = Agglomerate()
+    self_touch: SelfTouch = SelfTouch()
     relabel: Relabel = Relabel()
     guards: Guards = Guards()
     pyramid: Pyramid = Pyramid()
@@ -306,9 +287,10 @@ class RunConfig(Section):
     def _coherent(self) -> Self:
         self._check_source()
         self._check_masks()
+        self._check_self_touch()
         if self.relabel.upsample and self.affinities is not None:
             raise ValueError("relabel.upsample is about an image finer than the weights; given affinities have no such")
-        if self.agglomerate.score == "none" and self.guards.largest_vx:
+        if not self._merges and self.guards.largest_vx:
             raise ValueError('guards.largest_vx cuts the merge tree, and agglomerate.score = "none" makes none')
         if self.relabel.threshold < self.agglomerate.floor:
             raise ValueError(
@@ -340,8 +322,22 @@ class RunConfig(Section):
         classes = sum(mask.role == "class" for mask in self.mask)
         if classes > 1:
             raise ValueError('give one mask of role = "class" with a number for every class')
-        if classes and self.agglomerate.score == "none":
+        if classes and not self._merges:
             raise ValueError('classes keep fragments from merging, and agglomerate.score = "none" merges none')
+
+    def _check_self_touch(self) -> None:
+        """Whether self-touches can be corrected."""
+        if not self.self_touch.enabled or self.affinities is None:
+            return
+        if self.input.image is None:
+            raise ValueError("self_touch looks at the image: give input.image beside the affinities")
+        if self.self_touch.weights is None:
+            raise ValueError("self_touch.weights must name an embedding net where affinities are given")
+
+    @property
+    def _merges(self) -> bool:
+        """Whether fragments are merged at all."""
+        return self.agglomerate.score != "none" or self.self_touch.enabled
 
     @property
     def _tiles(self) -> Tiles | None:
@@ -395,4 +391,8 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     )
     own = weights_location(config.predict.weights, folder)
     predict = config.predict.model_copy(update={"weights": own, "override": overrides})
-    return config.model_copy(update={"input": source, "affinities": given, "mask": masks, "predict": predict})
+    healed = config.self_touch
+    if healed.weights is not None:
+        healed = healed.model_copy(update={"weights": weights_location(healed.weights, folder)})
+    sections = {"affinities": given, "mask": masks, "predict": predict, "self_touch": healed}
+    return config.model_copy(update={"input": source, **sections})

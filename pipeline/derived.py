@@ -136,9 +136,11 @@ def _common(plan: Plan, wanted: Plan, surveys: Iterable[Survey]) -> list[AnyStag
     return [s for s in plan.stages if s.folder.name in folders and s.name not in unfinished]
 
 
-def _refuse_unfinished(wanted: Plan, common: set[str], surveys: Iterable[Survey], origin: RunFolder) -> None:
+def _refuse_unfinished(wanted: Plan, common: set[str], surveys: list[Survey], origin: RunFolder) -> None:
     """Everything that the labels are made from must be there."""
-    missing = sorted({stage.name for stage in _ancestors(wanted.stage(Relabel))} - common)
+    here = {survey.task.stage.folder.name for survey in surveys}  # what is not, depends on the threshold as well
+    needed = {stage.name for stage in _ancestors(wanted.stage(Relabel)) if stage.folder.name in here}
+    missing = sorted(needed - common)
     if missing:
         left = sum(s.total - len(s.current) for s in surveys if s.task.stage.name in missing)
         raise ConfigError(

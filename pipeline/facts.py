@@ -34,6 +34,8 @@ def resolve(config: RunConfig) -> Facts:
         "weights": weights,
         "override_weights": [_weights(o.weights) for o in config.predict.override] if network else [],
     }
+    if config.self_touch.enabled:
+        facts["self_touch_weights"] = _weights(config.self_touch.weights or config.predict.weights)
     _check_cover(config, facts)
     for other in facts["override_weights"]:
         for field in ("offsets", "voxel_size_nm", "code_table"):

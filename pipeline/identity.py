@@ -39,7 +39,7 @@ class Change:
 def changes(old: RunConfig, new: RunConfig, old_facts: dict[str, Any], new_facts: dict[str, Any]) -> list[Change]:
     """All differences of two configs and of the world they were resolved in."""
     found = list(_config_changes("", old, new, "answer"))
-    for key in ("image", "affinities", "truth", "masks", "weights", "override_weights"):
+    for key in ("image", "affinities", "truth", "masks", "weights", "override_weights", "self_touch_weights"):
         if old_facts.get(key) != new_facts.get(key):
             found.append(Change(key, _short(old_facts.get(key)), _short(new_facts.get(key)), "answer"))
     return found

@@ -12,24 +12,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pipeline.config import Pool, RunConfig
+from pipeline.config import RunConfig
 from pipeline.errors import CannotWork, ConfigError
 from pipeline.facts import Facts, layer_of
 from pipeline.geometry import Layer
+from pipeline.sections import Pool
 from pipeline.stages.affinities import Affinities
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.classes import ClassVotes
 from pipeline.stages.contacts import Contacts
+from pipeline.stages.cut import Cut
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import Fragments
+from pipeline.stages.merge_effect import MergeEffect
 from pipeline.stages.mutex_watershed import MutexWatershed
 from pipeline.stages.predict import Predict
 from pipeline.stages.pyramid import Pyramid
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
 from pipeline.stages.resample import Resample
+from pipeline.stages.self_touch import SelfTouch
 from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.sweep import Sweep
 from pipeline.stages.synthesize import Synthesize
@@ -53,11 +57,14 @@ STAGES: tuple[type[AnyStage], ...] = (
     Contacts,
     ClassVotes,
     Agglomerate,
+    Cut,
+    SelfTouch,
     Relabel,
     Upsample,
     Pyramid,
     Evaluate,
     Sweep,
+    MergeEffect,
 )
 
 BLOCKS_IN_HAND = 3  # one being read, one computed, one written
@@ -77,10 +84,15 @@ class Task:
         return self.stage.task(self.sweep.name)
 
     @property
+    def pool(self) -> Literal["cpu", "gpu"]:
+        """Which workers do it."""
+        return self.stage.pool_of(self.sweep.name)
+
+    @property
     def memory_bytes(self) -> int:
         """The bound for a worker."""
         in_hand = min(BLOCKS_IN_HAND, self.sweep.grid.count)
-        return INTERPRETER_BYTES[self.stage.pool] + in_hand * self.stage.memory_bytes(self.sweep.name)
+        return INTERPRETER_BYTES[self.pool] + in_hand * self.stage.memory_bytes(self.sweep.name)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ class Plan:
 
     def pool(self, task: Task) -> Pool:
         """The workers that do a task."""
-        return self.config.workers.gpu if task.stage.pool == "gpu" else self.config.workers.cpu
+        return self.config.workers.gpu if task.pool == "gpu" else self.config.workers.cpu
 
     def stage(self, kind: type[S]) -> S:
         """The active stage of a kind."""
@@ -156,7 +168,7 @@ def refuse_what_cannot_work(plan: Plan, target: Path) -> None:
             raise CannotWork(
                 f"{task.name} needs up to {task.memory_bytes / 1e9:.2f} GB in a worker, "
                 f"the limit is {limit / 1e9:.2f} GB",
-                where=f"workers.{task.stage.pool}.memory_gb",
+                where=f"workers.{task.pool}.memory_gb",
                 way_out="raise the limit, or make blocks.shape (predict.block) smaller: the answer stays the same",
             )
     if plan.inodes > plan.config.limits.inodes:

@@ -17,11 +17,14 @@ from pipeline.geometry import AXES, Box, VoxelSize
 from pipeline.outcome import Outcome
 from pipeline.pages import duration, failure_list, header, moment, page, pairs, table, text
 from pipeline.progress import FailureStatus, now
+from pipeline.self_touch_report import STYLE as TOUCH_STYLE
+from pipeline.self_touch_report import self_touch
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.code_source import CodeSource
 from pipeline.stages.evaluate import TOTAL, Evaluate
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.predict import BLOCKS, PATCHES, Predict
+from pipeline.stages.self_touch import UNITE, SelfTouch
 from pipeline.toml import dump
 from pipeline.tree_report import STYLE as TREE_STYLE
 from pipeline.tree_report import largest_objects, thresholds
@@ -56,7 +59,9 @@ def report_page(outcome: Outcome) -> str:
         *(_section(title, section, outcome) for title, section in SECTIONS),
         f'<footer class="soft">{_versions(outcome)}</footer>',
     ]
-    return page(f"{Path(root).name} · neurotile report", "\n".join(body), state=state, style=STYLE + TREE_STYLE)
+    return page(
+        f"{Path(root).name} · neurotile report", "\n".join(body), state=state, style=STYLE + TREE_STYLE + TOUCH_STYLE
+    )
 
 
 def _section(title: str, section: Section, outcome: Outcome) -> str:
@@ -170,14 +175,17 @@ def _objects(outcome: Outcome) -> str:
     if not outcome.complete:
         return '<p class="soft">Counts of segments follow when all blocks are done.</p>'
     fragments = sum(outcome.noted("agglomerate", "up", "fragments"))
-    merged = sum(outcome.noted("relabel", "", "merged"))
+    healed = sum(outcome.noted("self_touch", UNITE, "merged"))
+    merged = healed + sum(sum(outcome.noted(stage, "", "merged")) for stage in ("relabel", "cut"))
     voxels = sum(outcome.noted("relabel", "blocks", "voxels"))
     whole = outcome.plan.layer.roi.voxels
     rest = "background or masked" if _count(outcome, "masked") else "background"
-    told = (
-        f"{fragments - merged:,} segments, made of {fragments:,} fragments; they hold {voxels:,} of {whole:,} voxels "
-        f"({100 * voxels / whole:.1f}\u00a0%), the rest is {rest}."
-    )
+    counted = f"{fragments - merged:,} segments, made of {fragments:,} fragments; they"
+    if outcome.plan.find(Agglomerate) is None:
+        counted = "Segments"  # nobody has counted fragments
+    told = f"{counted} hold {voxels:,} of {whole:,} voxels ({100 * voxels / whole:.1f}\u00a0%), the rest is {rest}."
+    if outcome.plan.find(SelfTouch) is not None:
+        told += f" {healed:,} merges healed objects that touch themselves."
     products = " ".join(f"<code>{text(path.name)}</code>" for path in sorted(outcome.folder.root.glob("*.zarr")))
     return f'<p>{told}</p><p class="soft">In this folder: {products}</p>'
 
@@ -377,6 +385,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("Scores", _scores),
     ("Thresholds", lambda outcome: thresholds(outcome, scores(outcome))),
     ("Largest objects", largest_objects),
+    ("Self-touch", self_touch),
     ("Failed blocks", _failures),
     ("Work", _work),
     ("Volume", _volume),

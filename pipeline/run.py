@@ -143,7 +143,7 @@ class Terminated(KeyboardInterrupt):
 
 def _status_of(task: Task) -> TaskStatus:
     grid = task.sweep.grid
-    return TaskStatus(task.name, task.stage.pool, grid.shape, grid.count)
+    return TaskStatus(task.name, task.pool, grid.shape, grid.count)
 
 
 def _versions() -> dict[str, str]:

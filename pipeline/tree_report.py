@@ -128,11 +128,11 @@ def largest_objects(outcome: Outcome) -> str:
     plan = outcome.plan
     if plan.find(Agglomerate) is None:
         return _soft(NO_TREE)
-    relabel = plan.stage(Relabel)
-    surveys = (outcome.surveys.get(relabel.task(sweep.name)) for sweep in relabel.passes())
+    names = plan.stage(Relabel).names_from
+    surveys = (outcome.surveys.get(names.task(sweep.name)) for sweep in names.passes())
     if not all(survey is not None and len(survey.current) == survey.total for survey in surveys):
         return _soft("The largest objects follow when all blocks are done.")
-    found = relabel.largest_objects()
+    found = names.largest_objects()
     kinds = () if found.kind is None else ("class",)
     head = ("object", *kinds, "voxels", "share", "weakest bridge", "between, voxels", f"at ({', '.join(AXES)})", "nm")
     rows = (_row(outcome, found, row) for row in range(found.size))
@@ -152,7 +152,8 @@ def _classes_told(outcome: Outcome) -> str:
     for found in outcome.noted(ClassVotes.name, "up", "classes"):
         counts.update({int(kind): number for kind, number in found.items()})
     each = ", ".join(f"{class_name(plan.config, kind)}: {counts[kind]:,}" for kind in sorted(counts)) or "none"
-    apart, refused = sum(outcome.noted("agglomerate", "up0", "apart")), sum(outcome.noted("relabel", "", "conflicting"))
+    apart = sum(outcome.noted("agglomerate", "up0", "apart"))
+    refused = sum(outcome.noted(plan.stage(Relabel).names_from.name, "", "conflicting"))
     told = (
         f"Fragments with a class: {each}. {apart:,} voxel edges between fragments of different classes were dropped. "
     )

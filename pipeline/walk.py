@@ -36,7 +36,7 @@ def _chains(plan: Plan) -> Iterable[list[Task]]:
     """Tasks one by one; consecutive ones of a single block of the cpu pool together."""
     chain: list[Task] = []
     for task in plan.tasks:
-        if task.stage.pool == "cpu" and task.sweep.grid.count == 1:
+        if task.pool == "cpu" and task.sweep.grid.count == 1:
             chain.append(task)
             continue
         if chain:
@@ -123,7 +123,7 @@ class Walk:
         environment = _environment(self.plan, task, self.epoch)
         workers = min(pool.count, len(found.ready))
         serial = self.plan.config.workers.executor == "serial"
-        crew = () if serial else self._crews.fill(task.stage.pool, environment, workers)
+        crew = () if serial else self._crews.fill(task.pool, environment, workers)
         alone = pool.count == 1 < len(found.ready)  # nobody to take blocks away from: a GPU never waits for a disk
         if alone or len(found.ready) >= READ_AHEAD_FROM * pool.count:
             environment[READ_AHEAD] = "1"
@@ -152,7 +152,7 @@ class Walk:
 
 
 def _environment(plan: Plan, task: Task, epoch: int) -> dict[str, str]:
-    threads = plan.config.predict.threads if task.stage.pool == "gpu" else 1
+    threads = plan.config.predict.threads if task.pool == "gpu" else 1
     return worker_environment(threads=threads, epoch=epoch)
 
 

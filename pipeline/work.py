@@ -58,7 +58,7 @@ class TaskWork:
 
     def check_device(self, *, mixed: bool) -> None:
         """Refuse to compute on another class of device than the run's first block, unless mixing is allowed."""
-        mine = self._stage.device_class()
+        mine = self._stage.device_class(self._sweep)
         if mine is None:
             return
         settled = self._folder.settle_device(mine)

@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 from models.spec import load_spec
 from pipeline.commands.init_affinities import affinities_config_text
-from pipeline.config import Pool, RunConfig
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.geometry import VoxelSize
+from pipeline.sections import Pool
 from pipeline.sources import open_source
 
 TEMPLATE = """\
@@ -59,6 +60,10 @@ floor = {floor}                     # the merge tree reaches down to here
 
 [relabel]
 threshold = {threshold}                 # any value from floor up is a relabel away; raise it when objects are merged
+
+# [self_touch]                  # merges parts of objects that touch themselves
+# enabled = true
+# weights = "NET.safetensors"   # of an embedding net; none needed where predict.weights is one
 
 [pyramid]
 levels = {levels}                      # coarser copies for viewers

@@ -63,7 +63,7 @@ def as_json(plan: Plan, folder: RunFolder, survey: Outcome | None) -> dict[str, 
     tasks = [
         {
             "task": task.name,
-            "pool": task.stage.pool,
+            "pool": task.pool,
             "blocks": task.sweep.grid.count,
             "grid": task.sweep.grid.shape,
             "memory_bytes": task.memory_bytes,
@@ -97,7 +97,7 @@ def show(plan: Plan, folder: RunFolder, survey: Outcome | None) -> None:
         seconds = rates.get(task.name)
         row = [
             task.name,
-            task.stage.pool,
+            task.pool,
             f"{task.sweep.grid.count:,}",
             _size(task.sweep.grid.block),
             f"{task.memory_bytes / 1e9:.2f} GB",

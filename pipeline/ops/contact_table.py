@@ -21,7 +21,9 @@ I64 = NDArray[np.int64]
 Rows = NDArray[np.integer] | NDArray[np.bool_]
 
 CHANNEL_BITS = 2
-SUMS = ("edges_z", "edges_y", "edges_x", "sum", "sum_z", "sum_y", "sum_x", "voxels")  # positions weighted by edges
+# Positions are weighted by edges. `grown` counts the edges that are not in `sum`: an end of them was background before
+# segments were grown (ops/grow.py), so nobody knows an affinity.
+SUMS = ("edges_z", "edges_y", "edges_x", "sum", "sum_z", "sum_y", "sum_x", "voxels", "grown")
 BEGIN = tuple(f"begin_{axis}" for axis in AXES)
 END = tuple(f"end_{axis}" for axis in AXES)
 

@@ -5,7 +5,8 @@ An edge (c, p) joins voxel p with the voxel before it along axis c. It belongs t
 1. Every edge whose two ends carry different fragments s and t, neither of them background, puts its voxel p into the
    voxel set of the pair (s, t), whatever its code. A voxel is in the sets of at most three pairs.
 2. Contacts are the 26-connected components of a pair's voxel set. A row counts the edges along every axis, adds up
-   decoded affinities and positions (once for every edge), counts voxels and keeps their box.
+   decoded affinities and positions (once for every edge), counts voxels and keeps their box. Where segments have been
+   grown into background, edges with an end there are counted once more, and add no affinity.
 3. Two contacts of different pairs are adjacent if they have a voxel in common or two that are 26-neighbours. This is
    what decides whether they are one contact once their fragments merge. The pairs need not share a fragment: where four
    fragments meet along a line, (f, g) and (f', g') can be neighbours with no contact between them that shares one.
@@ -38,8 +39,8 @@ from pipeline.ops.union_find import find
 U64 = NDArray[np.uint64]
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
 
-A, B, NAME, EDGES, TOTAL, POSITION, VOXELS, BEGIN, END = 0, 1, 2, 3, 6, 7, 10, 11, 14
-COLUMNS = 17
+A, B, NAME, EDGES, TOTAL, POSITION, VOXELS, GROWN, BEGIN, END = 0, 1, 2, 3, 6, 7, 10, 11, 12, 15
+COLUMNS = 18
 ROWS, SHELL = 0, 1  # what is counted
 SLOTS = 4  # a voxel has at most 3 contacts; the list ends with -1
 TAG_SHIFT = 32  # a slot holds a hash of the pair above the provisional contact's number
@@ -59,6 +60,7 @@ class _Block(NamedTuple):
     origin: Index
     layer_shape: Index
     internal: int
+    grown_ZYX: NDArray[np.uint8]  # a bit for every channel whose edge has an end that was background; maybe empty
 
 
 class _Found(NamedTuple):
@@ -80,14 +82,17 @@ def contacts(
     code_table: NDArray[np.integer],
     place: Place,
     internal: int,
+    grown_ZYX: NDArray[np.uint8] | None = None,
 ) -> Joined:
-    """All contacts of a block; `before` has the neighbours' labels across each low face."""
+    """All contacts of a block; `before` has the neighbours' labels across each low face, `grown_ZYX` what
+    `grow.Grown` says of edges."""
+    grown_ZYX = np.empty((0, 0, 0), np.uint8) if grown_ZYX is None else grown_ZYX
     slabs = [
         np.ascontiguousarray(before.get(side, np.zeros(faces.slab_shape(labels_ZYX.shape, side), np.uint64)))
         for side in faces.LOW
     ]
     decoded = np.ascontiguousarray(code_table, dtype=np.int64)
-    block = _Block(labels_ZYX, (slabs[0], slabs[1], slabs[2]), codes_CZYX, decoded, *place, internal)
+    block = _Block(labels_ZYX, (slabs[0], slabs[1], slabs[2]), codes_CZYX, decoded, *place, internal, grown_ZYX)
     rows, index, adjacent, shell = _scan(block)
     found = _contacts(rows, np.array(place.origin))
     box = Box.of_shape(labels_ZYX.shape).shift(place.origin)
@@ -162,7 +167,7 @@ def _with_room(found: _Found, entries: int) -> _Found:
 def _scan_row(block: _Block, found: _Found, near: NDArray[np.int64], steps: NDArray[np.int64], z: int, y: int) -> None:
     """The entries of a row of voxels."""
     depth, height, width = block.labels_ZYX.shape
-    rows, codes_CZYX, decoded = found.rows, block.codes_CZYX, block.decoded
+    rows = found.rows
     own = block.labels_ZYX[z, y]
     row_z, row_y = block.before[0][y], block.before[1][z]
     if z > 0:
@@ -189,7 +194,7 @@ def _scan_row(block: _Block, found: _Found, near: NDArray[np.int64], steps: NDAr
                 near[here, slot] = entry = _entry(found, near, here, steps, slot, min(label, other), max(label, other))
                 slot += 1
                 contact = entry & NUMBER
-                _add_edges(rows, contact, codes_CZYX, decoded, others, axis, (z, y, x))
+                _add_edges(block, rows, contact, others, axis, (z, y, x))
                 _add_voxel(rows, contact, (z, y, x))
                 if rows[contact, VOXELS] == 1:
                     _begin(rows[contact], block.origin, block.layer_shape, axis, (z, y, x))
@@ -301,18 +306,22 @@ def _new(found: _Found, a: np.uint64, b: np.uint64) -> int:
 
 
 @compiled
-def _add_edges(
-    rows: U64, contact: int, codes_CZYX: Codes, decoded: NDArray[np.int64], others: U64, axis: int, at: Index
-) -> None:
+def _add_edges(block: _Block, rows: U64, contact: int, others: U64, axis: int, at: Index) -> None:
     """Add the edges of a voxel whose other end is the same fragment as along `axis`. Places are the block's own."""
     z, y, x = at
-    edges, total = 0, np.int64(0)
+    edges, grown, total, bits = 0, 0, np.int64(0), 0
+    if block.grown_ZYX.size:
+        bits = block.grown_ZYX[z, y, x]
     for channel in range(axis, 3):
         if others[channel] == others[axis]:
             rows[contact, EDGES + channel] += np.uint64(1)
-            total += decoded[codes_CZYX[channel, z, y, x]]
             edges += 1
+            if bits >> channel & 1:
+                grown += 1
+            else:
+                total += block.decoded[block.codes_CZYX[channel, z, y, x]]
     rows[contact, TOTAL] += np.uint64(total)
+    rows[contact, GROWN] += np.uint64(grown)
     rows[contact, POSITION] += np.uint64(edges * z)
     rows[contact, POSITION + 1] += np.uint64(edges * y)
     rows[contact, POSITION + 2] += np.uint64(edges * x)

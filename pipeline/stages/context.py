@@ -24,14 +24,38 @@ def source_factor(site: Site) -> Index:
 
 def halo(site: Site) -> Index:
     """How far around the region image and truth are kept: what networks see, or generated affinities depend on."""
+    extents = [around_self_touches(site)]
     recipe = label_recipe(site)
     if recipe is not None:
         before, after = recipe.halo
-        return _index([max(pair) for pair in zip(before, after, strict=True)])
-    networks = [site.facts.get("weights") or {}, *site.facts.get("override_weights", ())]
-    patches = [_index(network["patch"]) for network in networks if network.get("patch")]
-    z, y, x = (max((patch[axis] for patch in patches), default=0) for axis in range(3))
+        extents.append(_index([max(pair) for pair in zip(before, after, strict=True)]))
+    else:
+        networks = [site.facts.get("weights") or {}, *site.facts.get("override_weights", ())]
+        extents += [_index(network["patch"]) for network in networks if network.get("patch")]
+    z, y, x = (max(extent[axis] for extent in extents) for axis in range(3))
     return (z, y, x)
+
+
+def around_self_touches(site: Site) -> Index:
+    """How far around a contact its judge looks, in the layer's voxels: a patch, which it is the centre of."""
+    weights = site.facts.get("self_touch_weights")
+    if not weights:
+        return (0, 0, 0)
+    return _index([(n + 1) * f for n, f in zip(weights["patch"], self_touch_factor(site), strict=True)])
+
+
+def self_touch_factor(site: Site) -> Index:
+    """How many of the layer's voxels make up one of the network that judges self-touches."""
+    weights = VoxelSize.from_nm(site.facts["self_touch_weights"]["spec"]["voxel_size_nm"])
+    factor = weights.ratio(site.layer.voxel_size)
+    if factor is None:
+        raise WrongVoxelSize(
+            f"the layer has voxels of {site.layer.voxel_size}, the weights that judge self-touches were trained at "
+            f"{weights}: not a whole multiple",
+            where="self_touch.weights",
+            way_out="name weights of the layer's voxel size or a coarser one",
+        )
+    return factor
 
 
 def label_recipe(site: Site) -> Recipe | None:

@@ -120,7 +120,7 @@ class Predict(CodeSource[Inputs, Outputs]):
         """Patches evaluated per patch needed: what cutting into blocks costs."""
         return op.redundancy(self._networks.lattice(0), self._grid, self._before)
 
-    def device_class(self) -> str:
+    def device_class(self, sweep: str) -> str:
         """The device that the network runs on in this process."""
         from models.engine import device_class
 

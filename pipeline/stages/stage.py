@@ -107,8 +107,12 @@ class Stage(ABC, Generic[Inputs, Outputs]):
         """Whether there is nothing to compute here: the block gets a receipt and no data."""
         return False
 
-    def device_class(self) -> str | None:
-        """What kind of device computes here, for a stage whose bits depend on it."""
+    def pool_of(self, sweep: str) -> Literal["cpu", "gpu"]:
+        """Which workers do a pass: those of the stage's pool, unless it says otherwise."""
+        return self.pool
+
+    def device_class(self, sweep: str) -> str | None:
+        """What kind of device computes in a pass, if its bits depend on that."""
         return None
 
     # ---- the work ----------------------------------------------------------------------------------------------

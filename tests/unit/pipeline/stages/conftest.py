@@ -17,12 +17,15 @@ from pipeline.stages import shells, tabular
 from pipeline.stages.agglomerate import Agglomerate
 from pipeline.stages.classes import ClassVotes
 from pipeline.stages.contacts import Contacts
+from pipeline.stages.cut import Cut
 from pipeline.stages.fragment_source import FragmentSource
 from pipeline.stages.fragments import Fragments
 from pipeline.stages.mutex_watershed import MutexWatershed
 from pipeline.stages.predict import Predict
 from pipeline.stages.region_graph import RegionGraph
 from pipeline.stages.relabel import Relabel
+from pipeline.stages.resample import Resample
+from pipeline.stages.self_touch import SelfTouch
 from pipeline.stages.stage import Pass, Site, Stage
 from pipeline.stages.tiled_fragments import Seeded, Waterz
 from pipeline.tables import read_tables
@@ -32,7 +35,8 @@ from workers.block import BlockRef
 ROI = Box((1, 2, 3), (25, 42, 43))
 LAYER = Layer((26, 44, 45), ROI, VoxelSize.from_nm([30, 6, 6]))
 PREDICT_BLOCK = (12, 20, 20)
-KINDS = (Fragments, MutexWatershed, Seeded, Waterz, RegionGraph, Contacts, ClassVotes, Agglomerate, Relabel)
+MAKERS = (Fragments, MutexWatershed, Seeded, Waterz)
+KINDS = (*MAKERS, RegionGraph, Contacts, ClassVotes, Agglomerate, Cut, SelfTouch, Relabel)
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -4, 0), (0, 0, -4), (1, -3, 0), (0, 3, -3))
 
@@ -97,6 +101,31 @@ class StandIn(Predict):
         assert ROI.contains(box)
         self.read_boxes.append(box)
         return self.codes_CZYX[(slice(channels), *box.slices(ROI.begin))].copy()
+
+
+class StandInImage(Resample):
+    """An image in memory."""
+
+    def __init__(self, site: Site, image_ZYX: np.ndarray) -> None:
+        Stage.__init__(self, site)
+        self.image_ZYX = image_ZYX
+
+    def upstream(self) -> tuple[Stage[Any, Any], ...]:
+        return ()
+
+    def content(self) -> dict[str, Any]:
+        return {"image": digest(self.image_ZYX)}
+
+    def passes(self) -> tuple[Pass, ...]:
+        return (Pass("blocks", Grid(LAYER.box, PREDICT_BLOCK)),)
+
+    @property
+    def image(self) -> Any:
+        return self
+
+    def read(self, box: Box) -> np.ndarray:  # type: ignore[override]
+        assert LAYER.box.contains(box)
+        return self.image_ZYX[box.slices()]
 
 
 @dataclass
@@ -166,6 +195,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
         codes: np.ndarray | None = None,
         hidden: tuple[Index, ...] = (),
         facts: Mapping[str, Any] | None = None,
+        image: np.ndarray | None = None,
         **sections: Any,
     ) -> Chain:
         summaries: dict[BlockRef, Mapping[str, Any]] = {}
@@ -182,13 +212,14 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chai
             return Site(config, LAYER, facts or {}, tmp_path / "data", before, summary)
 
         predict = StandIn(site(), random_codes() if codes is None else codes, hidden)
-        before = (predict,)
+        before = (predict,) if image is None else (StandInImage(site(), image), predict)
+        made = len(before)
         for index in predict.grid:
             if not predict.masked("blocks", index):
                 summaries[BlockRef("predict/blocks", index)] = predict.summary(index)
         for kind in KINDS:
             before = (*before, kind(site()))
-        active = tuple(stage for stage in before[1:] if stage.active)
+        active = tuple(stage for stage in before[made:] if stage.active)
         return Chain(predict, active, {}, summaries, asked)  # type: ignore[arg-type]
 
     return build
