@@ -28,7 +28,6 @@ NET: dict[str, Any] = {
     "patch": (8, 20, 20),
     "stride": (4, 10, 10),
     "delta": 1.5,
-    "background_threshold": 0.45,
 }
 CONFIG = """
 [input]
@@ -37,6 +36,7 @@ voxel_size_nm = [30, 12, 12]
 
 [predict]
 weights = "./embedding.safetensors"
+background_threshold = 0.8
 
 [fragments]
 method = "mutex_watershed"
