@@ -51,7 +51,8 @@ COLUMNS = (
 
 def usual(**sections: Mapping[str, Any]) -> Config:
     """A config with sections, and what all runs have in common."""
-    workers = {"executor": "serial"}
+    room = {"memory_gb": 20}  # the exact mutex watershed hands much up
+    workers = {"executor": "serial", "cpu": room, "gpu": room}
     return {"pyramid": {"levels": 0}, "sweep": {"thresholds": [0.25]}, "workers": workers, **sections}
 
 
