@@ -94,7 +94,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Healed:
-    """A finished run, and what is read from it at once: another run in the same folder takes the place of its tables."""
+    """A finished run, and what is read of it at once: another run in its folder takes the place of its tables."""
 
     plan: Plan
     points: list[Point]  # the scores at every threshold of the distance
