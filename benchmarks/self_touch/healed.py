@@ -52,7 +52,7 @@ COLUMNS = (
 def usual(**sections: Mapping[str, Any]) -> Config:
     """A config with sections, and what all runs have in common."""
     workers = {"executor": "serial"}
-    return {"pyramid": {"levels": 0}, "sweep": {"thresholds": [0.25]}, "workers": workers, **sections}
+    return {"pyramid": {"levels": 0}, "sweep": {"thresholds": []}, "workers": workers, **sections}
 
 
 def embedding_recipe(weights: str) -> Config:
