@@ -51,8 +51,10 @@ COLUMNS = (
 
 def usual(**sections: Mapping[str, Any]) -> Config:
     """A config with sections, and what all runs have in common."""
-    workers = {"executor": "serial"}
-    return {"pyramid": {"levels": 0}, "sweep": {"thresholds": []}, "workers": workers, **sections}
+    room = {"memory_gb": 20}
+    workers = {"executor": "serial", "cpu": room, "gpu": room}
+    blocks = {"shape": [64, 512, 512], "chunk": [32, 64, 64]}  # few: the exact mutex watershed hands much up
+    return {"blocks": blocks, "pyramid": {"levels": 0}, "sweep": {"thresholds": []}, "workers": workers, **sections}
 
 
 def embedding_recipe(weights: str) -> Config:

@@ -43,7 +43,8 @@ def _tune(config: TrainConfig, path: Path, weights: Path, tell: Tell, device: st
         network, spec = load_network(str(weights))
     except WeightsInvalid as error:
         raise BadWeights(error.what, where=error.where or str(weights), way_out="put the right file back") from None
-    runtime = Runtime(device_of(device or config.training.device), config.training.threads)
+    settings = config.training
+    runtime = Runtime(device_of(device or settings.device), settings.threads, settings.precision)
     volumes = []
     for name, volume in zip(_names(config), tuned_on(config, path.parent), strict=True):
         tell(f"{name}: predicting {' x '.join(map(str, volume.image.shape))} voxels")
