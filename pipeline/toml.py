@@ -9,7 +9,7 @@ from typing import Any
 
 def dump(content: Mapping[str, Any], name: str = "", *, listed: bool = False) -> str:
     """The text of a mapping of plain values."""
-    plain = {key: value for key, value in content.items() if value not in (None, []) and not _is_section(value)}
+    plain = {key: value for key, value in content.items() if value is not None and not _is_section(value)}
     lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     if listed:
         lines.insert(0, f"[[{name}]]")

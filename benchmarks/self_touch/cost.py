@@ -44,7 +44,8 @@ def config(options: Any) -> Config:
         "self_touch": {"enabled": True},
     }
     workers = {"executor": "daisy", "cpu": {"count": options.workers}, "gpu": {"count": options.workers}}
-    return {**usual(input={"synthetic": volume}, **own), "workers": workers}
+    blocks = {"shape": (32, 128, 128), "chunk": (32, 64, 64)}
+    return {**usual(input={"synthetic": volume}, **own), "workers": workers, "blocks": blocks}
 
 
 def costs(run: Healed, folder: Path) -> dict[str, Cost]:

@@ -54,7 +54,7 @@ def usual(**sections: Mapping[str, Any]) -> Config:
     room = {"memory_gb": 20}
     workers = {"executor": "serial", "cpu": room, "gpu": room}
     blocks = {"shape": [64, 512, 512], "chunk": [32, 64, 64]}  # few: the exact mutex watershed hands much up
-    return {"blocks": blocks, "pyramid": {"levels": 0}, "sweep": {"thresholds": [0.25]}, "workers": workers, **sections}
+    return {"blocks": blocks, "pyramid": {"levels": 0}, "sweep": {"thresholds": []}, "workers": workers, **sections}
 
 
 def embedding_recipe(weights: str) -> Config:
@@ -96,7 +96,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Healed:
-    """A finished run, and what is read from it at once: another run in the same folder takes the place of its tables."""
+    """A finished run, and what is read of it at once: another run in its folder takes the place of its tables."""
 
     plan: Plan
     points: list[Point]  # the scores at every threshold of the distance

@@ -47,6 +47,7 @@ from pipeline.ops.synthesize import generate
 VOXEL_NM: Size = (30.0, 12.0, 12.0)
 KINDS = "both"
 NOISE, SMOOTH_VX = 0.1, 3.0
+LOW = 0.3  # lower, and membranes are crumbs instead of background: nothing grows over them, and arms do not meet
 BESIDE: Index = (1, 3, 3)  # around a voxel in an arm: still that arm
 
 
@@ -156,7 +157,7 @@ def options_of() -> Any:
     parser.add_argument("--expand", type=int, nargs="+", default=[0, 1, 2, 3], help="contacts.expand_xy")
     parser.add_argument("--theta-d", type=float, default=1.5)
     parser.add_argument("--theta-self-contact", type=float, default=0.25)
-    parser.add_argument("--low", type=float, default=0.02, help="mutex_watershed.low of the route seen")
+    parser.add_argument("--low", type=float, default=LOW, help="mutex_watershed.low of the route seen")
     parser.add_argument("--folder", type=Path, help="where runs are kept and gone on with; default: nowhere")
     options = parser.parse_args()
     options.weights = weights_at(options.weights)

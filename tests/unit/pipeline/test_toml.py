@@ -14,6 +14,7 @@ CONFIG = {
     "predict": {
         "override": [{"roi": {"end": [1, 2, 3]}, "weights": "w.json"}, {"roi": {"end": [1, 1, 1]}, "weights": "v"}]
     },
+    "sweep": {"thresholds": []},
     "limits": {"disk_gb": 1e-7},
     "holes": [{"begin": [1, 2, 3], "end": [4, 5, 6]}],
 }
@@ -25,4 +26,8 @@ def test_round_trip():
 
 
 def test_nothing():
-    assert dump({"a": None, "b": {}, "c": []}) == ""
+    assert dump({"a": None, "b": {}}) == ""
+
+
+def test_an_empty_list_is_not_nothing():
+    assert dump({"a": [], "b": {"c": []}}) == "a = []\n\n[b]\nc = []"
