@@ -195,6 +195,7 @@ def nearest_codes(table: Sequence[int]) -> NDArray[np.uint8]:
     return np.where(lower_is_nearer, above - 1, above).astype(np.uint8)
 
 
+ARRAYS_IN_FLIGHT = 12  # of a network, as large as its widest; measured: 10
 SMALLEST_CPU_BATCH = 2  # PyTorch's CPU convolution takes another, slower kernel for a single small patch
 
 
@@ -209,7 +210,8 @@ def working_bytes(
     open_voxels = min(z, spec.output[0]) * y * x
     sums, quantising = 8 * channels * open_voxels * 2, 40 * open_voxels
     voxels = depth * height * width * max(batch, SMALLEST_CPU_BATCH)
-    activations = 4 * 10 * max(network.widths) * voxels
+    widest = max(width / 4**scale for scale, width in enumerate(network.widths))  # every scale has a quarter of the voxels
+    activations = int(4 * ARRAYS_IN_FLIGHT * widest) * voxels
     vectors = 4 * 4 * network.heads.get("embedding", 0) * voxels
     levels = 4 * 6 * (channels if turned or vectors or channels > len(NEAREST) else 0) * voxels
     return sums + quantising + activations + vectors + levels + channels * z * y * x

@@ -268,7 +268,7 @@ def test_a_block_is_chosen_when_none_is_given(world: World):
 
 
 def test_a_network_that_takes_a_gigabyte_does_not_make_the_chosen_block_small(world: World):
-    heads = {"name": "rsunet", "widths": [2, 64], "heads": {"affinity": 3}}
+    heads = {"name": "rsunet", "widths": [32, 64], "heads": {"affinity": 3}}
     large = {"architecture": heads, "patch": (20, 160, 160), "stride": (10, 112, 112)}
     weights = write_weights(world.folder / "large.safetensors", 3, **large)
     stage = world.predict(predict={"weights": weights, "block": None})
