@@ -210,7 +210,7 @@ def working_bytes(
     open_voxels = min(z, spec.output[0]) * y * x
     sums, quantising = 8 * channels * open_voxels * 2, 40 * open_voxels
     voxels = depth * height * width * max(batch, SMALLEST_CPU_BATCH)
-    widest = max(width / 4**scale for scale, width in enumerate(network.widths))  # every scale has a quarter of the voxels
+    widest = max(width / 4**scale for scale, width in enumerate(network.widths))  # scales have a quarter of the voxels
     activations = int(4 * ARRAYS_IN_FLIGHT * widest) * voxels
     vectors = 4 * 4 * network.heads.get("embedding", 0) * voxels
     levels = 4 * 6 * (channels if turned or vectors or channels > len(NEAREST) else 0) * voxels
