@@ -119,6 +119,8 @@ ROUTES: dict[str, Callable[[str, float], Config]] = {"seen": seen, "embedding": 
 
 def main() -> None:
     options = options_of()
+    print(f"{options.weights}, {options.size} voxels, edges above {options.low} are foreground in the route seen,")
+    print(f"theta_d {options.theta_d}, theta_self_contact {options.theta_self_contact}\n")
     head = ["seed", "route", "expand_xy", *COLUMNS, "loops", "split", "of these whole", "whole, now split", "aim"]
     print_head(head)
     with tempfile.TemporaryDirectory() as scratch:
