@@ -43,7 +43,8 @@ def config(options: Any) -> Config:
         "contacts": {"expand_xy": options.expand},
         "self_touch": {"enabled": True},
     }
-    workers = {"executor": "daisy", "cpu": {"count": options.workers}, "gpu": {"count": options.workers}}
+    pool = {"count": options.workers, "memory_gb": 20}  # bounds lie far above what is used: the table has both
+    workers = {"executor": "daisy", "cpu": pool, "gpu": pool}
     blocks = {"shape": (32, 128, 128), "chunk": (32, 64, 64)}
     return {**usual(input={"synthetic": volume}, **own), "workers": workers, "blocks": blocks}
 
