@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from models.errors import WeightsInvalid
 from models.lattice import working_bytes
 from models.spec import WeightsSpec, from_json
-from pipeline.errors import BadWeights, ConfigError, OutOfMemory
+from pipeline.errors import ConfigError
 from pipeline.geometry import Index, VoxelSize
 from pipeline.ops.patches import Coarse
 from pipeline.stages.context import self_touch_factor
+from pipeline.stages.loaded_weights import load_as_begun, naming_batches
 from pipeline.stages.stage import Site
 
 if TYPE_CHECKING:
@@ -67,34 +67,14 @@ class Judge:
 
     def judge(self, candidates: Sequence[Candidate]) -> Judged:
         """Distances of mean embeddings, and what there is to see."""
-        try:
+        with naming_batches("self_touch.batch", batch=self._config.batch, device=self._predict.device):
             return self._network.judge(candidates)
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's own; torch is not imported here
-                raise
-            raise OutOfMemory(
-                f"the device ran out of memory with batches of {self._config.batch}",
-                where=f"self_touch.batch on {self._predict.device}",
-                way_out="set a smaller self_touch.batch",
-            ) from None
 
     @cached_property
     def _network(self) -> MeanEmbeddings:
-        from models.checkpoint import load_network
         from models.mean_embeddings import MeanEmbeddings
 
-        location = self._config.weights or self._predict.weights
-        try:
-            network, spec = load_network(location)
-        except WeightsInvalid as error:
-            raise BadWeights(error.what, where=error.where or location) from None
-        began_with = self._facts["sha256"]
-        if spec.sha256 != began_with:
-            raise BadWeights(
-                f"the weights have SHA-256 {spec.sha256[:16]}…, the run was begun with {began_with[:16]}…",
-                where=location,
-                way_out="put the old file back, or start a run with the new one",
-            )
+        network, spec = load_as_begun(self._config.weights or self._predict.weights, self._facts["sha256"])
         device, threads = self._predict.device, self._predict.threads
         return MeanEmbeddings(
             network, spec, window=self.window, device=device, batch=self._config.batch, threads=threads

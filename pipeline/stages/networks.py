@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from models.errors import WeightsInvalid
 from models.lattice import Lattice, working_bytes
 from models.spec import NEAREST, WeightsSpec, from_json
-from pipeline.errors import BadWeights, ConfigError, OutOfMemory
+from pipeline.errors import BadWeights, ConfigError
 from pipeline.geometry import Box, Index
+from pipeline.stages.loaded_weights import load_as_begun, naming_batches
 from pipeline.stages.stage import Site
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Networks:
         """Codes of a part's box, and what they took."""
         engine = self._engine(part.network)
         begin, end = part.box.begin, part.box.end
-        try:
+        with naming_batches("predict.batch", batch=engine.batch, device=engine.device):
             return engine.answer(
                 part.image_ZYX,
                 origin=part.image_box.begin,
@@ -162,14 +163,6 @@ class Networks:
                 layer=self._layer,
                 wanted_ZYX=part.wanted_ZYX,
             )
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's own; torch is not imported here
-                raise
-            raise OutOfMemory(
-                f"the device ran out of memory with batches of {engine.batch}",
-                where=f"predict.batch on {engine.device}",
-                way_out="set a smaller predict.batch",
-            ) from None
 
     def _engine(self, network: int) -> Engine:
         if network not in self._engines:
@@ -177,23 +170,12 @@ class Networks:
         return self._engines[network]
 
     def _load(self, network: int) -> Engine:
-        from models.checkpoint import load_network
         from models.engine import Engine
         from models.levels import Manner
 
         config = self._config
         location = config.weights if network == 0 else config.override[network - 1].weights
-        try:
-            loaded, spec = load_network(location)
-        except WeightsInvalid as error:
-            raise BadWeights(error.what, where=error.where or location) from None
-        began_with = self._facts[network]["sha256"]
-        if spec.sha256 != began_with:
-            raise BadWeights(
-                f"the weights have SHA-256 {spec.sha256[:16]}…, the run was begun with {began_with[:16]}…",
-                where=location,
-                way_out="put the old file back, or start a run with the new one",
-            )
+        loaded, spec = load_as_begun(location, self._facts[network]["sha256"])
         manner = Manner(
             "all" if self._further else "nearest",
             config.augment,
